@@ -1,0 +1,34 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`. Each sets up its own virtual environment.
+PYTHON ?= python3
+DEMO := .venv/demo
+DEV := .venv/dev
+
+.PHONY: demo test clean
+
+demo: $(DEMO)/ready
+	$(DEMO)/bin/python examples/demo.py demo
+
+test: $(DEV)/ready
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/mypy
+	$(DEV)/bin/lint-imports
+	$(DEV)/bin/pytest --cov --cov-report=term
+
+# The runtime alone: no torch, no onnx.
+$(DEMO)/ready: setup.py pyproject.toml
+	$(call venv,$(DEMO),cpu)
+
+$(DEV)/ready: setup.py pyproject.toml
+	$(call venv,$(DEV),dev)
+
+define venv
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "JOKR-RT needs Python 3.10 to 3.13; name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/pip install --quiet --disable-pip-version-check --editable '.[$(2)]'
+	@touch $@
+endef
+
+clean:
+	rm -rf .venv demo build *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,40 @@
+"""Package metadata; tool settings live in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+TORCH = "torch==2.13.0"  # pinned: the CPU build; an unpinned torch brings gigabytes of CUDA libraries
+
+CPU = ["onnxruntime>=1.20", "openvino>=2025.0"]
+TRAIN = [TORCH, "onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20", "safetensors>=0.4"]
+
+setup(
+    name="jokr-rt",
+    version="0.1.0",
+    description="Retarget the motion of one creature onto another, in real time, on the hardware people have.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["jokr_rt", "jokr_rt.*", "export", "export.*", "trt_plugins", "trt_plugins.*"]),
+    package_data={"jokr_rt": ["py.typed"]},
+    install_requires=["numpy>=1.26", "av>=14", "click>=8.1", "rich>=13"],
+    extras_require={
+        "cpu": CPU,
+        "gpu": ["onnxruntime-gpu>=1.20"],
+        "train": TRAIN,
+        "dev": [
+            *CPU,
+            *TRAIN,
+            "hypothesis>=6.100",
+            "import-linter>=2.1",
+            "mypy>=1.11",
+            "pytest>=8.2",
+            "pytest-cov>=5.0",
+            "ruff>=0.9",
+        ],
+    },
+    entry_points={"console_scripts": ["jokr = jokr_rt.cli:main"]},
+)
