@@ -1,0 +1,19 @@
+"""Reading and writing video. Nothing outside this package imports PyAV."""
+
+from jokr_rt.video.image import write_png
+from jokr_rt.video.picture import letterbox, letterbox_box
+from jokr_rt.video.reader import MaskSource, VideoSource, open_masks, open_video, read_video
+from jokr_rt.video.writer import VideoWriter, write_video
+
+__all__ = [
+    "MaskSource",
+    "VideoSource",
+    "VideoWriter",
+    "letterbox",
+    "letterbox_box",
+    "open_masks",
+    "open_video",
+    "read_video",
+    "write_png",
+    "write_video",
+]

@@ -1,0 +1,18 @@
+"""The command line in a process of its own, for what a test cannot do to itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*args: str | Path, prelude: str = "") -> list[str]:
+    """A Python that runs the lines of `prelude`, and then `jokr ARGS`."""
+    code = f"{prelude}\nfrom jokr_rt.cli import main\nmain()"
+    return [sys.executable, "-c", code, *map(str, args)]
+
+
+def jokr(*args: str | Path, prelude: str = "") -> subprocess.CompletedProcess[str]:
+    """Run it to the end."""
+    return subprocess.run(command(*args, prelude=prelude), cwd=ROOT, capture_output=True, text=True, timeout=300)
