@@ -1,0 +1,186 @@
+"""The training loop: progress, contact sheets, checkpoints, resuming."""
+
+import math
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Event, current_thread, main_thread
+
+import torch
+
+from jokr_rt.config import ModelConfig
+from jokr_rt.errors import CheckpointError, OutputError, TrainingError, UsageError
+from jokr_rt.training.checkpoint import Checkpoint, Tensors, read_tensors, save_checkpoint, write_tensors
+from jokr_rt.training.data import Clip
+from jokr_rt.training.losses import LossWeights
+from jokr_rt.training.sheet import save_sheet
+from jokr_rt.training.step import Stepper
+
+CHECKPOINT = "checkpoint.safetensors"
+RESUME = "resume.safetensors"
+RESUME_FORMAT = "jokr-training-1"
+REFERENCES = 8  # frames of each video that a checkpoint carries for appearance and parity
+WARM_UP_STEPS = 1000
+FROZEN_SHARE = 0.2  # of the steps, the last: BatchNorm statistics stay as they will be exported
+
+Report = Callable[[int, int, dict[str, float]], None]  # step, steps in all, losses
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train. epochs, batch and lr as published; an epoch shows as many frames as the longer clip has.
+
+    steps: instead of epochs, if given. batch: frames of each video in a step. sheet_every, save_every: steps.
+    """
+
+    config: ModelConfig = ModelConfig()
+    epochs: int = 100
+    steps: int | None = None
+    batch: int = 16
+    lr: float = 2e-4
+    seed: int = 0
+    sheet_every: int = 250
+    save_every: int = 250
+    weights: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "sheet_every", "save_every", "lr"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.steps is not None and self.steps <= 0:
+            raise UsageError(f"steps must be positive, not {self.steps}")
+        if self.batch < 2:
+            raise UsageError("batch must be at least 2")
+
+    def total_steps(self, clips: tuple[Clip, Clip]) -> int:
+        if self.steps is not None:
+            return self.steps
+        return self.epochs * math.ceil(max(len(clip.frames) for clip in clips) / self.batch)
+
+
+class Training:
+    """A training run in a folder. `run` returns when the last step is done; interrupted, it has saved."""
+
+    def __init__(self, clips: tuple[Clip, Clip], options: TrainOptions, folder: Path, device: torch.device) -> None:
+        torch.manual_seed(options.seed)
+        self.clips, self.options, self.folder = clips, options, folder
+        self.steps = options.total_steps(clips)
+        self.stepper = Stepper(options.config, clips, options.weights, options.lr, device)
+        self.step = 0
+        self.saved_step: int | None = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be made: {error.strerror}; choose another folder with -o") from None
+
+    def run(self, report: Report) -> Checkpoint:
+        """Train to the last step. On Ctrl-C the step is finished and saved, then KeyboardInterrupt is raised.
+
+        Raises TrainingError at the first loss that is not finite, naming it, the step and the last good checkpoint.
+        """
+        with _deferred_interrupt() as interrupted:
+            while self.step < self.steps:
+                values = self._advance()
+                report(self.step, self.steps, values)
+                if self.step % self.options.sheet_every == 0 or self.step == self.steps:
+                    save_sheet(self.folder / f"sheet-{self.step:06d}.png", self.stepper.model, self.clips)
+                if self.step % self.options.save_every == 0 or self.step == self.steps or interrupted.is_set():
+                    self.save()
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+        return self.checkpoint()
+
+    def _advance(self) -> dict[str, float]:
+        """One step. Its losses, all finite, or TrainingError."""
+        done = self.step / self.steps
+        warm_up = min(WARM_UP_STEPS, self.steps // 3)
+        self.stepper.set_phase(
+            lr=self.options.lr * min(1.0, 2 * (1 - done)), freeze_statistics=done >= 1 - FROZEN_SHARE
+        )
+        found = self.stepper.step(self.options.batch, ramp=min(1.0, self.step / max(1, warm_up)))
+        values = {name: value.item() for name, value in found.items()}
+        self.step += 1
+        for name, value in values.items():
+            if not math.isfinite(value):
+                good = (
+                    f"step {self.saved_step} is in {self.folder / CHECKPOINT}"
+                    if self.saved_step
+                    else "nothing was saved yet"
+                )
+                raise TrainingError(
+                    f"step {self.step}: the {name} loss is {value}; {good}; try a lower --lr and --resume"
+                )
+        return values
+
+    def checkpoint(self) -> Checkpoint:
+        domains = {domain: clip.name for domain, clip in zip("ab", self.clips, strict=True)}
+        references = {domain: clip.references(REFERENCES) for domain, clip in zip("ab", self.clips, strict=True)}
+        return Checkpoint(self.stepper.model.eval(), domains, references, self.step)
+
+    def save(self) -> None:
+        """Write what is needed to export and to resume, each file atomically."""
+        save_checkpoint(self.folder / CHECKPOINT, self.checkpoint())
+        tensors: Tensors = {f"networks.{name}": value for name, value in self.stepper.networks.state_dict().items()}
+        for name, optimizer in self.stepper.optimizers.items():
+            for index, slots in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizers.{name}.{index}.{slot}": value for slot, value in slots.items()}
+        tensors["random.cpu"] = torch.get_rng_state()
+        if self.stepper.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.stepper.device)
+        write_tensors(self.folder / RESUME, tensors, {"step": self.step, "options": self._fingerprint()}, RESUME_FORMAT)
+        self.saved_step = self.step
+
+    def resume(self) -> None:
+        """Go on where the run in this folder stopped, bit-exactly on the same machine.
+
+        Raises CheckpointError where there is none, or it was made with other options or clips.
+        """
+        tensors, header = read_tensors(self.folder / RESUME, RESUME_FORMAT)
+        theirs, ours = header["options"], self._fingerprint()
+        if theirs != ours:
+            differing = next(key for key in ours if theirs.get(key) != ours[key])
+            made = f"{differing} = {theirs.get(differing)}, not {ours[differing]}"
+            raise CheckpointError(f"{self.folder / RESUME}: made with {made}; resume with the same options and clips")
+        stepper = self.stepper
+        stepper.networks.load_state_dict(_below(tensors, "networks."))
+        for name, optimizer in stepper.optimizers.items():
+            state: dict[int, Tensors] = {}
+            for key, value in _below(tensors, f"optimizers.{name}.").items():
+                index, _, slot = key.partition(".")
+                state.setdefault(int(index), {})[slot] = value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and stepper.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], stepper.device)
+        self.step = self.saved_step = int(header["step"])
+
+    def _fingerprint(self) -> dict[str, object]:
+        """What must be the same for a resumed run to be the run it resumes."""
+        options = asdict(self.options)
+        for free in ("epochs", "steps", "sheet_every", "save_every"):
+            del options[free]
+        model, weights = options.pop("config"), options.pop("weights")
+        lengths = [len(clip.frames) for clip in self.clips]
+        return (
+            model | options | {"steps": self.steps, "frames": lengths} | {f"weight {n}": w for n, w in weights.items()}
+        )
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Event]:
+    """Ctrl-C sets the event instead of raising, so that no step is torn in two. Outside the main thread: no change."""
+    interrupted = Event()
+    if current_thread() is not main_thread():
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _below(tensors: Tensors, prefix: str) -> Tensors:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,129 @@
+"""`jokr train` as a user types it, and what it says to bad input."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from examples.puppets import BLUE, BROWN, Motion, write_clip, write_video
+from jokr_rt.cli import main
+from jokr_rt.training.checkpoint import load_checkpoint
+
+TINY = ["--keypoints", "4", "--size", "64", "--width", "0.0625", "--batch", "2", "--steps", "2", "--sheet-every", "1"]
+
+
+@pytest.fixture(scope="module")
+def puppets(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("puppets")
+    for name, puppet in (("cat", BROWN), ("fox", BLUE)):
+        write_clip(folder / name, puppet, Motion.walk(4, seed=1), 64)
+        write_video(folder / f"{name}.mp4", puppet, Motion.walk(4, seed=1), 64)
+    return folder
+
+
+def sources(puppets: Path) -> list[str]:
+    cat, fox = puppets / "cat", puppets / "fox"
+    return ["--a", f"{cat}/frames", "--a-masks", f"{cat}/masks", "--b", f"{fox}/frames", "--b-masks", f"{fox}/masks"]
+
+
+def train(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["train", *arguments])
+
+
+def assert_refused(result: Result, code: int, *words: str) -> None:
+    assert result.exit_code == code, result.output
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("jokr: error: ")
+    for word in words:
+        assert word in last
+    assert "Traceback" not in result.output
+
+
+def test_train_writes_checkpoint_sheets_and_json(puppets, tmp_path):
+    out = tmp_path / "out"
+    result = train(*sources(puppets), "-o", str(out), *TINY, "--json", "--weight", "diversity=9", "--lr", "0.001")
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert lines[0]["losses"]["reconstruction"] > 0
+    assert "cat: 4 frames, with masks" in result.stderr
+    assert re.search(r"fox: keypoints with and without masks differ by 0\.\d{3} of the half-width", result.stderr)
+    checkpoint = load_checkpoint(out / "checkpoint.safetensors")
+    assert (checkpoint.step, checkpoint.domains) == (2, {"a": "cat", "b": "fox"})
+    assert checkpoint.model.config.to_json() == {"keypoints": 4, "size": 64, "width": 0.0625, "extractor_size": 64}
+    assert sorted(path.name for path in out.iterdir()) == [
+        "checkpoint.safetensors", "resume.safetensors", "sheet-000001.png", "sheet-000002.png",
+    ]  # fmt: skip
+
+
+def test_videos_train_without_masks(puppets, tmp_path):
+    clips = ["--a", str(puppets / "cat.mp4"), "--b", str(puppets / "fox.mp4")]
+    result = train(*clips, "-o", str(tmp_path / "out"), *TINY)
+    assert result.exit_code == 0, result.output
+    assert "fox: 4 frames, without masks" in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_folder_with_a_checkpoint_is_not_trampled(puppets, tmp_path):
+    out = ["-o", str(tmp_path / "out")]
+    assert train(*sources(puppets), *out, *TINY).exit_code == 0
+    before = (tmp_path / "out" / "checkpoint.safetensors").read_bytes()
+    assert_refused(train(*sources(puppets), *out, *TINY), 2, "--resume", "--overwrite")
+    other = [*TINY, "--resume"]
+    other[other.index("--keypoints") + 1] = "5"
+    assert_refused(train(*sources(puppets), *out, *other), 1, "keypoints = 4, not 5")
+    assert (tmp_path / "out" / "checkpoint.safetensors").read_bytes() == before
+    resumed = train(*sources(puppets), *out, *TINY, "--resume")
+    assert resumed.exit_code == 0
+    assert "resumed after step 2 of 2" in resumed.stderr
+    assert train(*sources(puppets), *out, *TINY, "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--size", "100"], ["size must be a multiple of 64"]),
+        (["--keypoints", "1"], ["keypoints"]),
+        (["--width", "9"], ["width"]),
+        (["--extractor-size", "48"], ["extractor_size"]),
+        (["--batch", "1"], ["batch"]),
+        (["--weight", "diversity=lots"], ["diversity=lots"]),
+        (["--weight", "beauty=1"], ["beauty=1", "the losses are confusion, reconstruction"]),
+    ],
+)
+def test_options_that_cannot_be_meant_are_usage_errors(puppets, tmp_path, arguments, words):
+    assert_refused(train(*sources(puppets), "-o", str(tmp_path / "out"), *TINY, *arguments), 2, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_clips_that_cannot_be_used(puppets, tmp_path):
+    (tmp_path / "empty").mkdir()
+    rest = ["-o", str(tmp_path / "out"), *TINY]
+    fox = ["--b", str(puppets / "fox.mp4")]
+    assert_refused(train("--a", str(tmp_path / "none.mp4"), *fox, *rest), 1, "none.mp4")
+    assert_refused(train("--a", str(tmp_path / "empty"), *fox, *rest), 1, "empty")
+    short = tmp_path / "short"
+    write_clip(short, BROWN, Motion.walk(2), 64)
+    assert_refused(train("--a", str(short / "frames"), *fox, *rest), 1, "2 frames", "at least 3")
+    masks = ["--a-masks", str(short / "masks")]
+    assert_refused(train("--a", str(puppets / "cat.mp4"), *masks, *fox, *rest), 1, "2 masks for the 4 frames")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a CUDA device where there is none")
+def test_a_missing_device_is_named(puppets, tmp_path):
+    assert_refused(train(*sources(puppets), "-o", str(tmp_path), *TINY, "--device", "cuda"), 2, "no CUDA device")
+
+
+def test_without_pytorch_the_extra_is_named(puppets, tmp_path):
+    blocked = "import sys; sys.modules['torch'] = None; from jokr_rt.cli import main; main()"
+    command = [sys.executable, "-c", blocked, "train", *sources(puppets), "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'jokr-rt[train]'" in done.stderr
