@@ -1,0 +1,5 @@
+"""From a PyTorch checkpoint to a bundle that runs without PyTorch: `export_bundle`."""
+
+from export.bundle import export_bundle
+
+__all__ = ["export_bundle"]

@@ -1,0 +1,57 @@
+"""A tiny model with non-trivial weights, as checkpoint and as exported bundle: made once, shared by all tests.
+
+Tests read `tiny_checkpoint` and `tiny_bundle`; one that damages or replaces something takes `bundle_copy`.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from export import export_bundle
+from jokr_rt.bundle import Bundle, open_bundle
+from jokr_rt.training.checkpoint import load_checkpoint, save_checkpoint
+from jokr_rt.training.networks import Model
+from tests.tiny import TINY, make_checkpoint
+
+settings.register_profile("jokr", deadline=None)  # no test depends on wall time
+settings.load_profile("jokr")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint file of the model `TINY`. Not to be changed."""
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    save_checkpoint(path, make_checkpoint(TINY))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The bundle exported from `tiny_checkpoint`. Not to be changed; a test that did fails the run here."""
+    path = tmp_path_factory.mktemp("bundle") / "tiny.jokr"
+    export_bundle(tiny_checkpoint, path)
+    manifest = (path / "manifest.json").read_bytes()
+    yield path
+    open_bundle(path)
+    assert (path / "manifest.json").read_bytes() == manifest
+
+
+@pytest.fixture
+def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny_bundle` for a test to damage."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "copy.jokr"))
+
+
+@pytest.fixture(scope="session")
+def bundle(tiny_bundle: Path) -> Bundle:
+    """`tiny_bundle`, opened."""
+    return open_bundle(tiny_bundle)
+
+
+@pytest.fixture(scope="session")
+def model(tiny_checkpoint: Path) -> Model:
+    """The model of `tiny_checkpoint`, in eval mode. Not to be changed."""
+    return load_checkpoint(tiny_checkpoint).model

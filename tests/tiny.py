@@ -1,0 +1,67 @@
+"""A tiny model whose every layer matters, frames for it, and how far apart two results are."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from jokr_rt.config import ModelConfig
+from jokr_rt.training.checkpoint import Checkpoint
+from jokr_rt.training.networks import Model, render_heatmaps, soft_argmax
+
+TINY = ModelConfig(size=64, width=1 / 16, extractor_size=64)
+
+
+def creature_frames(count: int, size: int, seed: int) -> NDArray[np.uint8]:
+    """Frames (count, size, size, 3) of three coloured blobs that walk and turn on black."""
+    random = np.random.default_rng(seed)
+    colours = random.integers(60, 256, (3, 3))
+    y, x = (np.mgrid[:size, :size] + 0.5) / size * 2 - 1
+    frames = np.zeros((count, size, size, 3), np.uint8)
+    for index, phase in enumerate(np.linspace(0, np.pi, count)):
+        for limb, colour in enumerate(colours):
+            angle = phase + limb * 2
+            inside = ((x - 0.5 * np.cos(angle)) / 0.3) ** 2 + ((y - 0.5 * np.sin(angle)) / 0.2) ** 2 < 1
+            frames[index][inside] = colour
+    return frames
+
+
+def make_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
+    """An untrained model: random scales, statistics of real frames, thetas that depend on the pose."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Model(config)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, std=0.2)
+                module.momentum = None  # a plain mean over the batches below
+        for stn in (model.stn_a2b, model.stn_b2a):
+            nn.init.normal_(stn.regressor.weight, std=0.1)
+        for weight in (model.extractor.keypoint_head.weight, model.generator.head.weight):
+            nn.init.normal_(weight, std=0.5)
+        references = {domain: creature_frames(3, config.size, seed + index) for index, domain in enumerate("ab")}
+        with torch.no_grad():
+            for frames in references.values():
+                logits, appearance = model.extractor(torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1)
+                keypoints, _, _ = soft_argmax(logits)
+                model.generator(render_heatmaps(keypoints, config.heatmap_size), appearance)
+        return Checkpoint(model.eval(), {"a": "cat", "b": "fox"}, references, step=7)
+
+
+def max_error(found: NDArray[Any], expected: torch.Tensor) -> float:
+    """The largest absolute difference of two arrays of the same shape."""
+    assert found.shape == tuple(expected.shape)
+    return float(np.abs(found.astype(np.float64) - expected.numpy()).max())
+
+
+def perturbed(proto: onnx.ModelProto, weight: str, value: float) -> onnx.ModelProto:
+    """The same graph, with `value` added to the first number of a weight."""
+    (tensor,) = [tensor for tensor in proto.graph.initializer if tensor.name.endswith(weight)]
+    array = onnx.numpy_helper.to_array(tensor).copy()
+    array.flat[0] += value
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    return proto
