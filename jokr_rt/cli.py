@@ -1,0 +1,183 @@
+"""The command line: it parses, calls and prints. What a command does is a function of the library.
+
+Imports that cost time are inside the commands, so that `jokr --help` answers at once.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jokr_rt import __version__
+from jokr_rt.cli_train import train
+from jokr_rt.errors import EngineMissingError, JokrError, UsageError
+
+if TYPE_CHECKING:
+    from jokr_rt.retarget import Retargeter
+
+INTERRUPTED = 130
+
+
+class _Group(click.Group):
+    """Maps what the library raises to one line on stderr and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except JokrError as error:
+            _say(f"jokr: error: {error}")
+            ctx.exit(error.exit_code)
+        except BrokenPipeError:  # `jokr info | head`, which click knows to end quietly
+            raise
+        except OSError as error:
+            _say(f"jokr: error: {error}")
+            ctx.exit(JokrError.exit_code)
+        except KeyboardInterrupt as interrupt:
+            _say("; ".join(["jokr: interrupted", *map(str, interrupt.args)]))
+            ctx.exit(INTERRUPTED)
+
+
+def _say(words: str) -> None:
+    click.echo(" ".join(words.splitlines()), err=True)
+
+
+def _path(name: str, metavar: str) -> Callable[[Any], Any]:
+    return click.argument(name, metavar=metavar, type=click.Path(path_type=Path))
+
+
+def _option_path(*names: str, required: bool = False, text: str) -> Callable[[Any], Any]:
+    return click.option(*names, required=required, type=click.Path(path_type=Path), help=text)
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout; words go to stderr.")
+_overwrite = click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="jokr")
+def main() -> None:
+    """Make one creature move like another."""
+
+
+main.add_command(train)
+
+
+@main.command()
+@_path("model", "BUNDLE")
+@_path("source", "INPUT")
+@_option_path("-o", "--output", required=True, text="Video to write: .mp4, .mov, .mkv or .webm.")
+@click.option("--direction", default="a2b", show_default=True, help="a2b: B moves like A; b2a: A like B.")
+@_option_path("--masks", text="A mask for each frame, white on the object: a video or a folder.")
+@click.option("--engine", default="auto", show_default=True, help="auto, openvino, onnxruntime or torch.")
+@click.option("--layout", default="output", show_default=True, help="output, or side-by-side (+ input, keypoints).")
+@click.option("--size", type=int, help="Side of the output in pixels.  [default: the model's]")
+@click.option("--codec", help="Video codec, such as libx264, libx265 or libvpx-vp9.  [default: by the output's name]")
+@click.option("--crf", type=click.IntRange(0, 63), default=18, show_default=True, help="Quality: lower is better.")
+@click.option("--no-audio", is_flag=True, help="Leave the input's sound out.")
+@_overwrite
+@_json
+def run(
+    model: Path, source: Path, output: Path, direction: str, engine: str, no_audio: bool, as_json: bool, **options: Any
+) -> None:
+    """Retarget INPUT, a video, a folder of frames or an image sequence such as frames/%05d.png.
+
+    BUNDLE is what `jokr export` wrote; a checkpoint runs too, with --engine torch.
+    """
+    from jokr_rt.console import frame_progress
+    from jokr_rt.stream import retarget_stream
+
+    retargeter = _retargeter(model, direction, engine)
+    _say(f"direction {retargeter.direction}, engine {retargeter.engine.name}")
+    with frame_progress() as progress:
+        report = retarget_stream(retargeter, source, output, audio=not no_audio, progress=progress, **options)
+    if as_json:
+        about = {"output": str(output), "direction": retargeter.direction, "engine": retargeter.engine.name}
+        click.echo(json.dumps(about | asdict(report) | {"fps": report.fps}))
+    else:
+        stages = ", ".join(f"{stage} {times['p50']:.1f}" for stage, times in report.stages.items())
+        pace = f"{report.frames} frames in {report.seconds:.1f} s, {report.fps:.1f} fps"
+        click.echo(f"{output}: {pace} (median ms: {stages})")
+
+
+def _retargeter(model: Path, direction: str, engine: str) -> "Retargeter":
+    """For a bundle, which is a folder, or a checkpoint, which is a file and needs PyTorch."""
+    from jokr_rt.retarget import Retargeter
+
+    if not model.is_file():
+        return Retargeter(model, direction, engine)
+    if engine != "torch":
+        raise UsageError(f"{model}: a file, and a bundle is a folder; `jokr export` it, or run it with --engine torch")
+    try:
+        from jokr_rt.training.checkpoint import load_checkpoint
+        from jokr_rt.training.engine import TorchEngine
+    except ImportError as error:
+        raise _missing("--engine torch", error) from error
+    reference = TorchEngine(load_checkpoint(model))
+    return Retargeter(reference, direction, reference)
+
+
+def _missing(what: str, error: ImportError) -> EngineMissingError:
+    return EngineMissingError(f"{what} needs the extra train ({error}): pip install 'jokr-rt[train]'")
+
+
+@main.command()
+@_path("bundle", "BUNDLE")
+@_json
+def info(bundle: Path, as_json: bool) -> None:
+    """Print what a bundle holds."""
+    from jokr_rt.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    if as_json:
+        click.echo(json.dumps({"bundle": str(bundle), "precisions": opened.precisions} | opened.to_json()))
+        return
+    from jokr_rt.console import bundle_tables, parity_table, print_tables
+
+    print_tables(*bundle_tables(opened), parity_table(opened.parity, opened.signatures))
+
+
+@main.command()
+@_path("bundle", "BUNDLE")
+@click.option("--engine", help="openvino or onnxruntime.  [default: every one that is installed]")
+@_json
+def verify(bundle: Path, engine: str | None, as_json: bool) -> None:
+    """Compare a bundle's results with PyTorch's, on real frames stored with it. Exits with 1 if they differ."""
+    from jokr_rt.bundle import open_bundle
+    from jokr_rt.engines import installed_engines
+    from jokr_rt.parity import require_parity, verify_bundle
+
+    opened = open_bundle(bundle)
+    engines = [engine] if engine else installed_engines() or ["auto"]
+    figures = [figure for name in engines for figure in verify_bundle(opened, name)]
+    if as_json:
+        passed, rows = all(figure.passed for figure in figures), [asdict(figure) for figure in figures]
+        click.echo(json.dumps({"bundle": str(bundle), "passed": passed, "parity": rows}))
+    else:
+        from jokr_rt.console import parity_table, print_tables
+
+        print_tables(parity_table(figures, opened.signatures))
+    require_parity(figures)
+
+
+@main.command()
+@_path("checkpoint", "CHECKPOINT")
+@_option_path("-o", "--output", required=True, text="Bundle folder to write.")
+@_overwrite
+@_json
+def export(checkpoint: Path, output: Path, overwrite: bool, as_json: bool) -> None:
+    """Turn a checkpoint of `jokr train` into a bundle, and compare it with PyTorch."""
+    try:
+        from export import export_bundle
+    except ImportError as error:
+        raise _missing("jokr export", error) from error
+    from jokr_rt.console import parity_table, print_tables, step_progress
+
+    with step_progress() as progress:
+        bundle = export_bundle(checkpoint, output, overwrite=overwrite, progress=progress)
+    if as_json:
+        click.echo(json.dumps({"bundle": str(output), "parity": [asdict(figure) for figure in bundle.parity]}))
+    else:
+        print_tables(parity_table(bundle.parity, bundle.signatures))

@@ -1,0 +1,119 @@
+"""From a frame of one video to a frame of the other's creature in the same pose."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jokr_rt.bundle import DIRECTIONS, Bundle, open_bundle
+from jokr_rt.config import ModelConfig
+from jokr_rt.engines import Engine, load_engine
+from jokr_rt.errors import UsageError
+from jokr_rt.frame import Frame
+from jokr_rt.timing import Timings
+from jokr_rt.video import letterbox
+
+
+class Model(Protocol):
+    """What a retargeter must know of a model besides its graphs. A Bundle is one."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def domains(self) -> dict[str, str]: ...
+
+    def appearance(self, domain: str) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class Retargeted:
+    """A frame and what became of it.
+
+    source: the frame as the extractor saw it, size x size. image: the other creature in its pose, same size and time.
+    keypoints: (K, 2) float32 (x, y) in [-1, 1], found in `source`. confidence: (K,) float32 in [0, 1].
+    """
+
+    source: Frame
+    image: Frame
+    keypoints: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+
+
+class Retargeter:
+    """Draws one video's creature in the poses of the other's; for the frames of one stream at a time.
+
+    bundle: an opened bundle or its path. direction: "a2b" draws b's creature in a's poses, "b2a" the reverse; the
+    domains' names do too, as in "cat2fox". engine: "auto", "openvino" or "onnxruntime", or a loaded engine.
+    `timings` holds how long each graph took.
+
+    Raises UsageError for an unknown direction or engine, and what `open_bundle` and `load_engine` raise.
+    """
+
+    def __init__(self, bundle: Model | str | Path, direction: str = "a2b", engine: str | Engine = "auto") -> None:
+        model: Model = open_bundle(bundle) if isinstance(bundle, (str, Path)) else bundle
+        self.config = model.config
+        self.direction = find_direction(direction, model.domains)
+        if isinstance(engine, str):
+            if not isinstance(model, Bundle):
+                raise UsageError(f"engine {engine!r} runs a bundle; make one with `jokr export`")
+            engine = load_engine(engine, model)
+        self.engine: Engine = engine
+        self.timings = Timings()
+        self._appearance = model.appearance(DIRECTIONS[self.direction][1])
+
+    @property
+    def size(self) -> int:
+        """Side of the square frames in and out, pixels."""
+        return self.config.size
+
+    def __call__(self, frame: Frame, mask: NDArray[np.bool_] | None = None) -> Frame:
+        """The other creature in the pose of this frame: (size, size, 3), at the same time. See `retarget`."""
+        return self.retarget(frame, mask).image
+
+    def retarget(self, frame: Frame, mask: NDArray[np.bool_] | None = None) -> Retargeted:
+        """All that the graphs say of one frame, which is letterboxed to size x size if it is not that already.
+
+        mask: (size, size) bool, true on the object, letterboxed likewise; see `jokr_rt.video.open_masks`.
+        Raises EngineError, and UsageError for a mask of another shape.
+        """
+        source = letterbox(frame, self.size)
+        if mask is not None:
+            source = _before_black(source, mask)
+        keypoints, confidence = self.extract(source.rgb)
+        image = Frame(self.draw(keypoints), frame.pts, frame.time_base)
+        return Retargeted(source, image, keypoints, confidence)
+
+    def extract(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Keypoints (K, 2) and their confidence (K,) in a picture (size, size, 3) uint8. Raises EngineError."""
+        with self.timings.measure("extractor"):
+            found = self.engine.run("extractor", {"frame": rgb[None]})
+        return found["keypoints"][0], found["confidence"][0]
+
+    def draw(self, keypoints: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The target's creature (size, size, 3) uint8 in the pose of keypoints (K, 2). Raises EngineError."""
+        with self.timings.measure("stn"):
+            warped = self.engine.run(f"stn-{self.direction}", {"keypoints": keypoints[None]})["warped"]
+        with self.timings.measure("generator"):
+            image = self.engine.run("generator", {"warped": warped, "appearance": self._appearance})["image"]
+        return np.asarray(image[0], np.uint8)
+
+
+def _before_black(frame: Frame, mask: NDArray[np.bool_]) -> Frame:
+    if mask.dtype != np.bool_ or mask.shape != frame.rgb.shape[:2]:
+        raise UsageError(f"a mask must be bool {frame.rgb.shape[:2]}, not {mask.dtype} {mask.shape}")
+    return Frame(frame.rgb * mask[..., None], frame.pts, frame.time_base)
+
+
+def find_direction(name: str, domains: dict[str, str]) -> str:
+    """ "a2b" or "b2a" for either of these or for the domains' names with a 2 between. Raises UsageError."""
+    named = {f"{domains[source]}2{domains[target]}": direction for direction, (source, target) in DIRECTIONS.items()}
+    if name in DIRECTIONS:
+        return name
+    if name in named and len(named) == len(DIRECTIONS):
+        return named[name]
+    known: Sequence[str] = [f"{direction} ({alias})" for alias, direction in named.items()]
+    raise UsageError(f"unknown direction {name!r}; this model has {' and '.join(known)}")

@@ -1,0 +1,197 @@
+"""A whole video through a retargeter: decoding, inference and encoding side by side, in constant memory."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jokr_rt.errors import InputError, JokrError, UsageError
+from jokr_rt.frame import Frame
+from jokr_rt.keypoints import draw_keypoints
+from jokr_rt.retarget import Retargeted, Retargeter
+from jokr_rt.timing import Timings
+from jokr_rt.video import MaskSource, VideoSource, VideoWriter, letterbox, open_masks, open_video
+
+LAYOUTS = {"output": 1, "side-by-side": 3}
+"""What a frame of the output shows, and how many squares that is."""
+
+DEPTH = 4  # frames that wait before and after inference: evens out the coder's moods, and bounds the memory
+
+Pair = tuple[Frame, NDArray[np.bool_] | None]
+Progress = Callable[[int, int | None], None]
+"""Told after every frame: frames done, and an estimate of how many there are."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did. seconds: from the first frame read to the finished file.
+
+    stages: p50, p95 and p99 in milliseconds of "read", each graph and "write". They overlap, so they do not add up.
+    """
+
+    frames: int
+    seconds: float
+    stages: dict[str, dict[str, float]]
+
+    @property
+    def fps(self) -> float:
+        return self.frames / self.seconds
+
+
+def retarget_stream(
+    retargeter: Retargeter,
+    source: str | Path,
+    output: str | Path,
+    *,
+    masks: str | Path | None = None,
+    layout: str = "output",
+    size: int | None = None,
+    codec: str | None = None,
+    crf: int = 18,
+    audio: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Retarget every frame of a video, a folder of frames or an image sequence, in order, at its own time.
+
+    masks: a mask for each frame (white is the object), from a video or folder. layout: "output", or "side-by-side" for
+    input, keypoints and output. size: side of each of these squares in pixels, as the model has it unless given.
+    codec, crf, audio, overwrite: see `VideoWriter`; audio copies the source's sound.
+
+    Whatever ends the run early, Ctrl-C too, leaves what was done as a playable `output`.part, and the message of a
+    JokrError or KeyboardInterrupt says so. Raises UsageError, InputError, OutputError, EngineError.
+    """
+    if layout not in LAYOUTS:
+        raise UsageError(f"unknown layout {layout!r}; choose {' or '.join(LAYOUTS)}")
+    if size is not None and not 16 <= size <= 4096:
+        raise UsageError(f"size must be between 16 and 4096 pixels, not {size}")
+    if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
+        raise UsageError(f"{output}: is the input; choose another name for the output")
+    retargeter.timings = timings = Timings()
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        video = stack.enter_context(open_video(source, size=retargeter.size))
+        mattes = stack.enter_context(open_masks(masks, size=retargeter.size)) if masks is not None else None
+        side = size or retargeter.size
+        writer = VideoWriter(
+            output,
+            width=side * LAYOUTS[layout],
+            height=side,
+            time_base=video.time_base,
+            rate=video.rate,
+            codec=codec,
+            crf=crf,
+            audio_from=source if audio and video.has_audio else None,
+            overwrite=overwrite,
+        )
+        try:
+            with writer:
+                pipeline = _Pipeline(retargeter, writer, layout, timings)
+                pipeline.run(_pairs(video, mattes), lambda done: progress and progress(done, video.length_estimate))
+        except (JokrError, KeyboardInterrupt) as error:
+            raise _with_remains(error, writer) from error
+    return Report(writer.frames, time.perf_counter() - start, timings.milliseconds())
+
+
+class _Pipeline:
+    """One thread reads, the caller's infers, one writes; each works on one frame at a time, so that none can hang."""
+
+    def __init__(self, retargeter: Retargeter, writer: VideoWriter, layout: str, timings: Timings) -> None:
+        self.retargeter = retargeter
+        self.writer = writer
+        self.side_by_side = layout == "side-by-side"
+        self.timings = timings
+
+    def run(self, pairs: Iterator[Pair], tell: Callable[[int], None]) -> None:
+        with ThreadPoolExecutor(1, "jokr-read") as reading, ThreadPoolExecutor(1, "jokr-write") as writing:
+            try:
+                self._pump(pairs, reading, writing, tell)
+            finally:
+                _drain(reading, writing)
+
+    def _pump(self, pairs: Iterator[Pair], reading: Executor, writing: Executor, tell: Callable[[int], None]) -> None:
+        ahead = deque(reading.submit(self._read, pairs) for _ in range(DEPTH))
+        behind: deque[Future[None]] = deque()
+        done = 0
+        while (pair := ahead.popleft().result()) is not None:
+            ahead.append(reading.submit(self._read, pairs))
+            result = self.retargeter.retarget(*pair)
+            # Finished writes are looked at right away, so that a full disk ends the run now, not DEPTH frames later.
+            while behind and (behind[0].done() or len(behind) == DEPTH):
+                behind.popleft().result()
+            behind.append(writing.submit(self._write, pair[0], result, behind[-1] if behind else None))
+            done += 1
+            tell(done)
+        for write in behind:
+            write.result()
+
+    def _read(self, pairs: Iterator[Pair]) -> Pair | None:
+        start = time.perf_counter()
+        pair = next(pairs, None)
+        if pair is not None:
+            self.timings.add("read", time.perf_counter() - start)
+        return pair
+
+    def _write(self, frame: Frame, result: Retargeted, last: Future[None] | None) -> None:
+        if last is not None:
+            last.result()  # raises where it failed: this frame would come after a gap
+        with self.timings.measure("write"):
+            self.writer.write(self._compose(frame, result))
+
+    def _compose(self, frame: Frame, result: Retargeted) -> Frame:
+        """The output, or input, keypoints on the dimmed input and output in a row."""
+        side = self.writer.height
+        image = letterbox(result.image, side)
+        if not self.side_by_side:
+            return image
+        keypoints = draw_keypoints(letterbox(result.source, side).rgb // 2, result.keypoints)
+        row = np.concatenate([letterbox(frame, side).rgb, keypoints, image.rgb], axis=1)
+        return Frame(row, image.pts, image.time_base)
+
+
+def _drain(*executors: Executor) -> None:
+    """Wait for all that was submitted, through impatient Ctrl-Cs too: what the threads work on is closed next."""
+    while True:
+        try:
+            for executor in executors:
+                executor.submit(lambda: None).result()
+            return
+        except KeyboardInterrupt:
+            continue  # the first one is on its way already
+
+
+def _pairs(video: VideoSource, masks: MaskSource | None) -> Iterator[Pair]:
+    """Frames with their masks. Raises InputError with both numbers where there are more of one."""
+    frames = iter(video)
+    if masks is None:
+        yield from ((frame, None) for frame in frames)
+        return
+    mattes = iter(masks)
+    count = 0
+    for frame in frames:
+        mask = next(mattes, None)
+        if mask is None:
+            raise _uneven(video, masks, count + 1 + sum(1 for _ in frames), count)
+        yield frame, mask
+        count += 1
+    surplus = sum(1 for _ in mattes)
+    if surplus:
+        raise _uneven(video, masks, count, count + surplus)
+
+
+def _uneven(video: VideoSource, masks: MaskSource, frames: int, mattes: int) -> InputError:
+    return InputError(f"{masks.path}: {mattes} masks for the {frames} frames of {video.path}; each needs one")
+
+
+def _with_remains(error: JokrError | KeyboardInterrupt, writer: VideoWriter) -> JokrError | KeyboardInterrupt:
+    """The same error, also saying what is left of the output."""
+    if not writer.frames or str(writer.part) in str(error):
+        return error
+    kept = f"the first {writer.frames} frames are kept in {writer.part}"
+    return type(error)(f"{error}; {kept}" if str(error) else kept)
