@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from jokr_rt.config import ModelConfig
 
 SOFTMAX_TEMPERATURE = 0.1
-GAUSSIAN_STD = 0.1  # of a rendered keypoint, in half-widths of the frame
+GAUSSIAN_STD = 0.06  # of a rendered keypoint, in half-widths of the frame; at 0.1 legs stay faint
 
 
 def cell_centres(size: int, like: Tensor) -> Tensor:
@@ -105,6 +105,8 @@ class KeypointExtractor(nn.Module):
         self.decoder = nn.Sequential(*decoder)
         self.keypoint_head = nn.Conv2d(widths[0], config.keypoints, kernel_size=1)
         self.appearance_head = nn.Conv2d(widths[0], 3, kernel_size=1)
+        # About unit variance, as strong as the heatmaps: else the generator long tells the videos apart by pose.
+        nn.init.normal_(self.appearance_head.weight, std=2 / widths[0] ** 0.5)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, size, size) in [-1, 1] -> keypoint logits (N, K, E/2, E/2) and appearance (N, 3, size/2, size/2).
