@@ -20,7 +20,7 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["jokr_rt", "jokr_rt.*", "export", "export.*", "trt_plugins", "trt_plugins.*"]),
     package_data={"jokr_rt": ["py.typed"]},
-    install_requires=["numpy>=1.26", "av>=14", "click>=8.1", "rich>=13"],
+    install_requires=["numpy>=1.26", "av>=17.1", "click>=8.1", "rich>=13"],
     extras_require={
         "cpu": CPU,
         "gpu": ["onnxruntime-gpu>=1.20"],

@@ -179,7 +179,7 @@ def test_no_frames_are_no_video(tmp_path: Path) -> None:
             "is 66 x 64 pixels, the video 64 x 64",
         ),
         (
-            Frame(np.zeros((16, 16, 3), np.uint8), 0, Fraction(1, 10)),
+            Frame(np.zeros((64, 64, 3), np.uint8), 0, Fraction(1, 10)),
             "is not later than the frame before it",
         ),
     ],
