@@ -30,7 +30,7 @@ def inverse(theta: Tensor) -> Tensor:
     return torch.cat([linear, -linear @ theta[:, :, 2:]], dim=2)
 
 
-def random_affine(count: int, like: Tensor, *, degrees: float = 15, scale: float = 0.15, shift: float = 0.15) -> Tensor:
+def random_affine(count: int, like: Tensor, *, degrees: float = 8, scale: float = 0.12, shift: float = 0.12) -> Tensor:
     """Random maps (count, 2, 3): rotation, log-scale, log-aspect (half as wide) and shift, each normal with that std.
 
     Rotation is clipped at two stds, so that no creature stands on its head.
