@@ -1,10 +1,12 @@
 """Package metadata; tool settings live in pyproject.toml."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+VERSION = re.findall(r'__version__ = "(.+)"', (HERE / "jokr_rt" / "__init__.py").read_text())[0]
 TORCH = "torch==2.13.0"  # pinned: the CPU build; an unpinned torch brings gigabytes of CUDA libraries
 
 CPU = ["onnxruntime>=1.20", "openvino>=2025.0"]
@@ -12,7 +14,7 @@ TRAIN = [TORCH, "onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20", "safetenso
 
 setup(
     name="jokr-rt",
-    version="0.1.0",
+    version=VERSION,
     description="Retarget the motion of one creature onto another, in real time, on the hardware people have.",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from export import export_bundle
@@ -16,6 +17,7 @@ from jokr_rt.training.checkpoint import load_checkpoint, save_checkpoint
 from jokr_rt.training.networks import Model
 from tests.tiny import TINY, make_checkpoint
 
+torch.set_num_threads(1)  # beside the codecs' and engines' threads more of them wait, spinning, for a core
 settings.register_profile("jokr", deadline=None)  # no test depends on wall time
 settings.load_profile("jokr")
 

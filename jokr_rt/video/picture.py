@@ -5,7 +5,7 @@ from math import atan2, pi
 
 import numpy as np
 from av import VideoFrame
-from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import SideData, SideDataContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -104,7 +104,9 @@ def has_alpha_format(picture: VideoFrame) -> bool:
 def _orientation(picture: VideoFrame) -> tuple[int, bool]:
     """(turns, mirrored): quarter turns counter-clockwise, then left-right mirroring, that make the picture upright."""
     try:
-        matrix = picture.side_data.get("DISPLAYMATRIX")
+        # Not `picture.side_data`: that keeps a container which refers back to the picture, so that every picture would
+        # wait, megabytes and all, for the cycle collector.
+        matrix = SideDataContainer(picture).get("DISPLAYMATRIX")  # type: ignore[call-arg]  # PyAV's stub lacks it
     except ValueError:
         # PyAV cannot list side data it has no name for, such as EXIF, but still finds the angle.
         return round(picture.rotation / 90) % 4, False
