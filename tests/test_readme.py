@@ -36,11 +36,10 @@ def test_the_demo_draws_the_other_puppet_in_the_pose_of_the_first(tmp_path):
     assert len(frames) == 96
     assert frames[0].rgb.shape == (size, 3 * size, 3)
     motion = Motion.walk(96, 2026, 0.85)
-    errors, baseline = [], []
-    partners = []
+    errors, partners = [], []
     for frame, pose in zip(frames, joints(PUPPETS["blue"], motion), strict=True):
         picture, mask = render(PUPPETS["blue"], pose, size)
-        partners.append(picture * (mask[..., None] > 127.0))
+        partners.append(picture.astype(float) * (mask[..., None] > 127))
         errors.append(np.abs(frame.rgb[:, 2 * size :] - partners[-1]).mean())
     mean = np.mean(partners, axis=0)
     baseline = [np.abs(mean - partner).mean() for partner in partners]
