@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from jokr_rt.errors import InputError, JokrError, UsageError
+from jokr_rt.errors import JokrError, UsageError
 from jokr_rt.frame import Frame
 from jokr_rt.keypoints import draw_keypoints
 from jokr_rt.retarget import Retargeted, Retargeter
 from jokr_rt.timing import Timings
-from jokr_rt.video import MaskSource, VideoSource, VideoWriter, letterbox, open_masks, open_video
+from jokr_rt.video import Pair, VideoWriter, letterbox, open_masks, open_video, with_masks
 
 LAYOUTS = {"output": 1, "side-by-side": 3}
 """What a frame of the output shows, and how many squares that is."""
 
 DEPTH = 4  # frames that wait before and after inference: evens out the coder's moods, and bounds the memory
 
-Pair = tuple[Frame, NDArray[np.bool_] | None]
 Progress = Callable[[int, int | None], None]
 """Told after every frame: frames done, and an estimate of how many there are."""
 
@@ -93,7 +91,7 @@ def retarget_stream(
         try:
             with writer:
                 pipeline = _Pipeline(retargeter, writer, layout, timings)
-                pipeline.run(_pairs(video, mattes), lambda done: progress and progress(done, video.length_estimate))
+                pipeline.run(with_masks(video, mattes), lambda done: progress and progress(done, video.length_estimate))
         except (JokrError, KeyboardInterrupt) as error:
             raise _with_remains(error, writer) from error
     return Report(writer.frames, time.perf_counter() - start, timings.milliseconds())
@@ -164,29 +162,6 @@ def _drain(*executors: Executor) -> None:
             return
         except KeyboardInterrupt:
             continue  # the first one is on its way already
-
-
-def _pairs(video: VideoSource, masks: MaskSource | None) -> Iterator[Pair]:
-    """Frames with their masks. Raises InputError with both numbers where there are more of one."""
-    frames = iter(video)
-    if masks is None:
-        yield from ((frame, None) for frame in frames)
-        return
-    mattes = iter(masks)
-    count = 0
-    for frame in frames:
-        mask = next(mattes, None)
-        if mask is None:
-            raise _uneven(video, masks, count + 1 + sum(1 for _ in frames), count)
-        yield frame, mask
-        count += 1
-    surplus = sum(1 for _ in mattes)
-    if surplus:
-        raise _uneven(video, masks, count, count + surplus)
-
-
-def _uneven(video: VideoSource, masks: MaskSource, frames: int, mattes: int) -> InputError:
-    return InputError(f"{masks.path}: {mattes} masks for the {frames} frames of {video.path}; each needs one")
 
 
 def _with_remains(error: JokrError | KeyboardInterrupt, writer: VideoWriter) -> JokrError | KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -195,3 +196,20 @@ def test_a_graph_of_an_unknown_operator_is_refused(bundle_copy: Path, name: str)
         load_engine(name, bundle)
     assert "NoSuchOperator" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_ctrl_c_survives_an_openvino_engine_dropped_by_another_thread(tiny_bundle: Path) -> None:
+    """In a process of its own: without the one core for all engines, this is a segmentation fault."""
+    code = """if True:
+        import os, signal, sys, threading
+        from jokr_rt.bundle import open_bundle
+        from jokr_rt.engines import load_engine
+        engines = [load_engine("openvino", open_bundle(sys.argv[1]))]
+        thread = threading.Thread(target=engines.clear)
+        thread.start()
+        thread.join()
+        signal.signal(signal.SIGINT, lambda *_: print("interrupted"))
+        os.kill(os.getpid(), signal.SIGINT)
+    """
+    done = subprocess.run([sys.executable, "-c", code, str(tiny_bundle)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

@@ -157,7 +157,7 @@ def test_a_folder_of_frames(tiny_bundle: Path, tmp_path: Path) -> None:
 
 def test_masks_reach_the_extractor(tiny_bundle: Path, tmp_path: Path) -> None:
     """Where the mask is black in the middle, the extractor sees black there."""
-    source = clips.video(tmp_path / "in.mp4", 4, pictures=[clips.picture(64, 64, 200)] * 4)
+    source = clips.video(tmp_path / "in.mp4", 4, height=64, pictures=[clips.picture(64, 64, 200)] * 4)
     shapes = [np.full((64, 64), 255, np.uint8), np.zeros((64, 64), np.uint8)] * 2
     masks, output = clips.folder(tmp_path / "masks", shapes), tmp_path / "out.mp4"
     retarget_stream(echoing(tiny_bundle), source, output, masks=masks)

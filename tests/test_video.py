@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jokr_rt.errors import InputError
-from jokr_rt.video import letterbox_box, open_video, read_video
+from jokr_rt.video import letterbox_box, open_masks, open_video, read_video, with_masks, write_png
 from tests import clips
 from tests.tolerances import LEVELS
 
@@ -199,3 +199,20 @@ def test_hdr_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     assert caplog.messages == [
         f"{path}: HDR is not tone-mapped, colours will look pale; convert the video to SDR first"
     ]
+
+
+def test_a_mask_of_another_shape_than_its_frame_is_refused(tmp_path: Path) -> None:
+    for name, width in (("frames", 40), ("half", 20), ("wide", 60)):
+        (tmp_path / name).mkdir()
+        picture = np.full((20 if name == "half" else 40, width, 3), 255, np.uint8)
+        for index in range(2):
+            write_png(tmp_path / name / f"{index}.png", picture)
+    with open_video(tmp_path / "frames", size=64) as frames, open_masks(tmp_path / "half", size=64) as masks:
+        assert [mask.all() for _, mask in with_masks(frames, masks) if mask is not None] == [True, True]
+    expected = r"wide: mask 0 \(from 0\) is 60 x 40 pixels, its frame in .*frames 40 x 40"
+    with (
+        open_video(tmp_path / "frames", size=64) as frames,
+        open_masks(tmp_path / "wide", size=64) as masks,
+        pytest.raises(InputError, match=expected),
+    ):
+        list(with_masks(frames, masks))

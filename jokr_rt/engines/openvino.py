@@ -1,5 +1,7 @@
 """OpenVINO on the CPU, held to float32: left alone it computes in bfloat16 where the processor can."""
 
+from functools import cache
+
 import openvino as ov
 from openvino import opset13 as ops
 from openvino.frontend import NodeContext
@@ -23,9 +25,7 @@ class OpenVinoEngine:
 
     def __init__(self, bundle: Bundle) -> None:
         self._signatures = bundle.signatures
-        core = ov.Core()
-        core.add_extension(ConversionExtension("AffineGridSample", "jokr", _affine_grid_sample))
-        self._requests = {name: _request(core, bundle, name) for name in self._signatures}
+        self._requests = {name: _request(bundle, name) for name in self._signatures}
 
     def run(self, graph: str, inputs: Arrays) -> Arrays:
         signature = self._signatures[graph]
@@ -40,13 +40,22 @@ class OpenVinoEngine:
 load = OpenVinoEngine
 
 
-def _request(core: ov.Core, bundle: Bundle, name: str) -> ov.InferRequest:
+@cache
+def _core() -> ov.Core:
+    """One for the whole process. With its last core OpenVINO frees the signal stack that it gave to the thread it was
+    loaded in; where another thread drops that core, the next Ctrl-C ends in a segmentation fault."""
+    core = ov.Core()
+    core.add_extension(ConversionExtension("AffineGridSample", "jokr", _affine_grid_sample))
+    return core
+
+
+def _request(bundle: Bundle, name: str) -> ov.InferRequest:
     path = bundle.graph_path(name)
     try:
-        model = core.read_model(path)
+        model = _core().read_model(path)
         inputs, outputs = ([_port(port) for port in ports] for ports in (model.inputs, model.outputs))
         check_graph(path, bundle.signatures[name], inputs, outputs)
-        return core.compile_model(model, "CPU", _EXACT).create_infer_request()
+        return _core().compile_model(model, "CPU", _EXACT).create_infer_request()
     except RuntimeError as error:
         raise failure(OpenVinoEngine.name, f"{path} cannot be loaded", error) from error
 

@@ -1,5 +1,6 @@
 """Training clips in memory, and the random views of them that a training step sees."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from jokr_rt.errors import InputError
 from jokr_rt.training.geometry import random_affine, warp
-from jokr_rt.video import open_masks, open_video
+from jokr_rt.video import open_masks, open_video, with_masks
 
 MIN_FRAMES = 3  # one to draw, its neighbour, and another to take the appearance from
 
@@ -35,26 +36,23 @@ class Clip:
 
 
 def load_clip(path: str | Path, masks: str | Path | None, size: int) -> Clip:
-    """Decode a whole clip, letterboxed. Raises InputError, also where frames and masks differ in number."""
+    """Decode a whole clip, letterboxed. Raises InputError, also where masks do not fit the frames."""
     path = Path(path)
-    with open_video(path, size=size) as source:
-        frames = [torch.from_numpy(frame.rgb) for frame in source]
-    if len(frames) < MIN_FRAMES:
-        raise InputError(f"{path}: {len(frames)} frames; training needs at least {MIN_FRAMES}")
-    rgb = torch.stack(frames).permute(0, 3, 1, 2)
-    mask = torch.full_like(rgb[:, :1], 255)
-    if masks is not None:
-        with open_masks(masks, size=size) as source:
-            planes = [torch.from_numpy(plane) for plane in source]
-        if len(planes) != len(frames):
-            raise InputError(
-                f"{masks}: {len(planes)} masks for the {len(frames)} frames of {path}; they must be as many"
-            )
-        mask = torch.stack(planes)[:, None].to(torch.uint8) * 255
-        if not mask.any():
-            raise InputError(f"{masks}: no mask shows an object (white); check the masks")
+    pictures = []
+    with ExitStack() as stack:
+        video = stack.enter_context(open_video(path, size=size))
+        mattes = stack.enter_context(open_masks(masks, size=size)) if masks is not None else None
+        for frame, mask in with_masks(video, mattes):
+            object_mask = np.ones(frame.rgb.shape[:2], np.bool_) if mask is None else mask
+            picture = np.concatenate([frame.rgb, object_mask[..., None] * np.uint8(255)], axis=2)
+            pictures.append(torch.from_numpy(picture).permute(2, 0, 1))
+    if len(pictures) < MIN_FRAMES:
+        raise InputError(f"{path}: {len(pictures)} frames; training needs at least {MIN_FRAMES}")
+    frames = torch.stack(pictures).contiguous()
+    if not frames[:, 3].any():
+        raise InputError(f"{masks}: no mask shows an object (white); check the masks")
     name = path.parent.name if path.is_dir() and path.name == "frames" else path.stem
-    return Clip(name or path.stem, torch.cat([rgb, mask], dim=1), masks is not None)
+    return Clip(name or path.stem, frames, masks is not None)
 
 
 @dataclass(frozen=True)

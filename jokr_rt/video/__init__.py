@@ -1,12 +1,14 @@
 """Reading and writing video. Nothing outside this package imports PyAV."""
 
 from jokr_rt.video.image import write_png
+from jokr_rt.video.pairs import Pair, with_masks
 from jokr_rt.video.picture import letterbox, letterbox_box
 from jokr_rt.video.reader import MaskSource, VideoSource, open_masks, open_video, read_video
 from jokr_rt.video.writer import VideoWriter, write_video
 
 __all__ = [
     "MaskSource",
+    "Pair",
     "VideoSource",
     "VideoWriter",
     "letterbox",
@@ -14,6 +16,7 @@ __all__ = [
     "open_masks",
     "open_video",
     "read_video",
+    "with_masks",
     "write_png",
     "write_video",
 ]

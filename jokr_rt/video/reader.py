@@ -30,6 +30,7 @@ class _Source(Iterator[_Item], Generic[_Item]):
 
     path: what was opened.
     width, height: size of the arrays, pixels: upright, with square pixels, or size x size.
+    upright_size: (width, height) of the picture last read, before any letterbox.
     rate: average frames per second. time_base: seconds per tick of `Frame.pts`.
     length_estimate: number of frames as far as it is known without decoding, or None.
     has_audio: whether the file also holds sound.
@@ -51,8 +52,8 @@ class _Source(Iterator[_Item], Generic[_Item]):
             if first is None:
                 raise InputError(f"{path}: the file holds no picture; check that it is complete")
             self._canvas = Canvas(decoder.pixel_aspect, size)
-            self._upright = self._canvas.upright_size(first)
-            self.width, self.height = (size, size) if size else self._upright
+            self.upright_size = self._canvas.upright_size(first)
+            self.width, self.height = (size, size) if size else self.upright_size
             self.has_alpha: bool = has_alpha_format(first) and bool(self._canvas.alpha(first).min() < 255)
         except BaseException:
             decoder.close()
@@ -71,12 +72,13 @@ class _Source(Iterator[_Item], Generic[_Item]):
             if picture.is_corrupt:
                 raise InputError(f"{where} is damaged; copy the file again, or repair it with a new encoding")
             upright = self._canvas.upright_size(picture)
-            if upright != self._upright and not self._mixed_sizes:
-                (width, height), (old_width, old_height) = upright, self._upright
+            if upright != self.upright_size and not self._mixed_sizes:
+                (width, height), (old_width, old_height) = upright, self.upright_size
                 raise InputError(
                     f"{where} is {width} x {height} pixels, those before it are {old_width} x {old_height}; "
                     "bring all frames to one size first"
                 )
+            self.upright_size = upright
             try:
                 item = self._convert(picture, clock.time(index, picture.pts))
             except FFmpegError as error:
