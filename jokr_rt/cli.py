@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jokr_rt import __version__
-from jokr_rt.cli_train import train
-from jokr_rt.errors import EngineMissingError, JokrError, UsageError
+from jokr_rt.cli_train import missing_extra, train
+from jokr_rt.errors import JokrError, UsageError
 
 if TYPE_CHECKING:
     from jokr_rt.retarget import Retargeter
@@ -114,13 +114,9 @@ def _retargeter(model: Path, direction: str, engine: str) -> "Retargeter":
         from jokr_rt.training.checkpoint import load_checkpoint
         from jokr_rt.training.engine import TorchEngine
     except ImportError as error:
-        raise _missing("--engine torch", error) from error
+        raise missing_extra("--engine torch", error) from error
     reference = TorchEngine(load_checkpoint(model))
     return Retargeter(reference, direction, reference)
-
-
-def _missing(what: str, error: ImportError) -> EngineMissingError:
-    return EngineMissingError(f"{what} needs the extra train ({error}): pip install 'jokr-rt[train]'")
 
 
 @main.command()
@@ -172,7 +168,7 @@ def export(checkpoint: Path, output: Path, overwrite: bool, as_json: bool) -> No
     try:
         from export import export_bundle
     except ImportError as error:
-        raise _missing("jokr export", error) from error
+        raise missing_extra("jokr export", error) from error
     from jokr_rt.console import parity_table, print_tables, step_progress
 
     with step_progress() as progress:

@@ -60,7 +60,7 @@ def train(
         from jokr_rt.training.losses import LossWeights
         from jokr_rt.training.train import TrainOptions
     except ImportError as error:
-        raise EngineMissingError(f"jokr train needs the extra train ({error}): pip install 'jokr-rt[train]'") from error
+        raise missing_extra("jokr train", error) from error
     try:
         loss_weights = LossWeights(**dict(_weight(text) for text in weights))
     except TypeError:
@@ -86,6 +86,11 @@ def train(
             say=lambda words: click.echo(words, err=True),
             report=report,
         )
+
+
+def missing_extra(what: str, error: ImportError) -> EngineMissingError:
+    """What to raise where PyTorch or another package of the extra `train` is not installed."""
+    return EngineMissingError(f"{what} needs the extra train ({error}): pip install 'jokr-rt[train]'")
 
 
 def _config(options: dict[str, Any]) -> ModelConfig:
