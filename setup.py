@@ -35,6 +35,7 @@ setup(
             "mypy>=1.11",
             "pytest>=8.2",
             "pytest-cov>=5.0",
+            "pytest-timeout>=2.3",
             "ruff>=0.9",
         ],
     },

@@ -12,6 +12,7 @@ import numpy as np
 
 from jokr_rt.errors import JokrError, UsageError
 from jokr_rt.frame import Frame
+from jokr_rt.interrupt import Interrupt, deferred_interrupt
 from jokr_rt.keypoints import draw_keypoints
 from jokr_rt.retarget import Retargeted, Retargeter
 from jokr_rt.timing import Timings
@@ -89,8 +90,8 @@ def retarget_stream(
             overwrite=overwrite,
         )
         try:
-            with writer:
-                pipeline = _Pipeline(retargeter, writer, layout, timings)
+            with deferred_interrupt() as interrupt, writer:
+                pipeline = _Pipeline(retargeter, writer, layout, timings, interrupt)
                 pipeline.run(with_masks(video, mattes), lambda done: progress and progress(done, video.length_estimate))
         except (JokrError, KeyboardInterrupt) as error:
             raise _with_remains(error, writer) from error
@@ -100,18 +101,18 @@ def retarget_stream(
 class _Pipeline:
     """One thread reads, the caller's infers, one writes; each works on one frame at a time, so that none can hang."""
 
-    def __init__(self, retargeter: Retargeter, writer: VideoWriter, layout: str, timings: Timings) -> None:
+    def __init__(
+        self, retargeter: Retargeter, writer: VideoWriter, layout: str, timings: Timings, interrupt: Interrupt
+    ) -> None:
         self.retargeter = retargeter
         self.writer = writer
         self.side_by_side = layout == "side-by-side"
         self.timings = timings
+        self.interrupt = interrupt
 
     def run(self, pairs: Iterator[Pair], tell: Callable[[int], None]) -> None:
         with ThreadPoolExecutor(1, "jokr-read") as reading, ThreadPoolExecutor(1, "jokr-write") as writing:
-            try:
-                self._pump(pairs, reading, writing, tell)
-            finally:
-                _drain(reading, writing)
+            self._pump(pairs, reading, writing, tell)
 
     def _pump(self, pairs: Iterator[Pair], reading: Executor, writing: Executor, tell: Callable[[int], None]) -> None:
         ahead = deque(reading.submit(self._read, pairs) for _ in range(DEPTH))
@@ -126,6 +127,7 @@ class _Pipeline:
             behind.append(writing.submit(self._write, pair[0], result, behind[-1] if behind else None))
             done += 1
             tell(done)
+            self.interrupt.raise_if_requested()
         for write in behind:
             write.result()
 
@@ -153,20 +155,9 @@ class _Pipeline:
         return Frame(row, image.pts, image.time_base)
 
 
-def _drain(*executors: Executor) -> None:
-    """Wait for all that was submitted, through impatient Ctrl-Cs too: what the threads work on is closed next."""
-    while True:
-        try:
-            for executor in executors:
-                executor.submit(lambda: None).result()
-            return
-        except KeyboardInterrupt:
-            continue  # the first one is on its way already
-
-
 def _with_remains(error: JokrError | KeyboardInterrupt, writer: VideoWriter) -> JokrError | KeyboardInterrupt:
     """The same error, also saying what is left of the output."""
-    if not writer.frames or str(writer.part) in str(error):
+    if not writer.part.exists() or not writer.frames or str(writer.part) in str(error):
         return error
     kept = f"the first {writer.frames} frames are kept in {writer.part}"
     return type(error)(f"{error}; {kept}" if str(error) else kept)

@@ -1,17 +1,15 @@
 """The training loop: progress, contact sheets, checkpoints, resuming."""
 
 import math
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from threading import Event, current_thread, main_thread
 
 import torch
 
 from jokr_rt.config import ModelConfig
 from jokr_rt.errors import CheckpointError, OutputError, TrainingError, UsageError
+from jokr_rt.interrupt import deferred_interrupt
 from jokr_rt.training.checkpoint import Checkpoint, Tensors, read_tensors, save_checkpoint, write_tensors
 from jokr_rt.training.data import Clip
 from jokr_rt.training.losses import LossWeights
@@ -80,16 +78,15 @@ class Training:
 
         Raises TrainingError at the first loss that is not finite, naming it, the step and the last good checkpoint.
         """
-        with _deferred_interrupt() as interrupted:
+        with deferred_interrupt() as interrupt:
             while self.step < self.steps:
                 values = self._advance()
                 report(self.step, self.steps, values)
                 if self.step % self.options.sheet_every == 0 or self.step == self.steps:
                     save_sheet(self.folder / f"sheet-{self.step:06d}.png", self.stepper.model, self.clips)
-                if self.step % self.options.save_every == 0 or self.step == self.steps or interrupted.is_set():
+                if self.step % self.options.save_every == 0 or self.step == self.steps or interrupt.requested:
                     self.save()
-                if interrupted.is_set():
-                    raise KeyboardInterrupt
+                interrupt.raise_if_requested()
         return self.checkpoint()
 
     def _advance(self) -> dict[str, float]:
@@ -166,20 +163,6 @@ class Training:
         return (
             model | options | {"steps": self.steps, "frames": lengths} | {f"weight {n}": w for n, w in weights.items()}
         )
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[Event]:
-    """Ctrl-C sets the event instead of raising, so that no step is torn in two. Outside the main thread: no change."""
-    interrupted = Event()
-    if current_thread() is not main_thread():
-        yield interrupted
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _below(tensors: Tensors, prefix: str) -> Tensors:
