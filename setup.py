@@ -10,7 +10,11 @@ VERSION = re.findall(r'__version__ = "(.+)"', (HERE / "jokr_rt" / "__init__.py")
 TORCH = "torch==2.13.0"  # pinned: the CPU build; an unpinned torch brings gigabytes of CUDA libraries
 
 CPU = ["onnxruntime>=1.20", "openvino>=2025.0"]
-TRAIN = [TORCH, "onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20", "safetensors>=0.4"]
+TRAIN = [
+    TORCH, "onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20", "safetensors>=0.4",
+    "tomli>=2.0; python_version < '3.11'", "tomli-w>=1.0",
+]  # fmt: skip
+EVALUATE = ["jinja2>=3.1", "matplotlib>=3.8", "scikit-image>=0.22", "scikit-learn>=1.4"]
 
 setup(
     name="jokr-rt",
@@ -21,15 +25,17 @@ setup(
     license="MIT",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["jokr_rt", "jokr_rt.*", "export", "export.*", "trt_plugins", "trt_plugins.*"]),
-    package_data={"jokr_rt": ["py.typed"]},
+    package_data={"jokr_rt": ["py.typed", "evaluation/report.html.jinja"]},
     install_requires=["numpy>=1.26", "av>=17.1", "click>=8.1", "rich>=13"],
     extras_require={
         "cpu": CPU,
         "gpu": ["onnxruntime-gpu>=1.20"],
         "train": TRAIN,
+        "evaluate": EVALUATE,
         "dev": [
             *CPU,
             *TRAIN,
+            *EVALUATE,
             "hypothesis>=6.100",
             "import-linter>=2.1",
             "mypy>=1.11",
@@ -37,6 +43,7 @@ setup(
             "pytest-cov>=5.0",
             "pytest-timeout>=2.3",
             "ruff>=0.9",
+            "tensorboard>=2.15",
         ],
     },
     entry_points={"console_scripts": ["jokr = jokr_rt.cli:main"]},

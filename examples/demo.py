@@ -13,20 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from jokr_rt import open_bundle, read_video
+from jokr_rt.evaluation.puppets import PUPPETS, TEST, joints, render, write_video
 from jokr_rt.video import write_png
 
-sys.path.insert(0, str(Path(__file__).parent))
-from puppets import PUPPETS, Motion, joints, render, write_video
-
 BUNDLE = Path(__file__).parent / "puppets.jokr"
-FRAMES, SEED, GAIT = 96, 2026, 0.85  # not the seed and gait of the training
 COLUMNS = 8
 
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     size = open_bundle(BUNDLE).config.size
-    motion = Motion.walk(FRAMES, SEED, GAIT)
+    motion = TEST.motion()  # not the seed and gait of the training
     print(f"filming the source puppet: {folder / 'source.mp4'}", flush=True)
     write_video(folder / "source.mp4", PUPPETS["brown"], motion, size)
     command = ["jokr", "run", str(BUNDLE), str(folder / "source.mp4"), "-o", str(folder / "out.mp4")]
@@ -35,7 +32,7 @@ def main(folder: Path) -> None:
     subprocess.run([str(Path(sys.executable).with_name("jokr")), *command[1:]], check=True)
     truth = joints(PUPPETS["blue"], motion)
     columns = []
-    for index, frame in islice(enumerate(read_video(folder / "out.mp4")), 0, None, FRAMES // COLUMNS):
+    for index, frame in islice(enumerate(read_video(folder / "out.mp4")), 0, None, TEST.frames // COLUMNS):
         partner, mask = render(PUPPETS["blue"], truth[index], size)
         on_black = partner * (mask[..., None] > 127)
         columns.append(np.concatenate([*np.split(frame.rgb, 3, axis=1), on_black.astype(np.uint8)]))

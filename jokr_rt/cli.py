@@ -7,16 +7,15 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jokr_rt import __version__
+from jokr_rt.cli_evaluate import evaluate
+from jokr_rt.cli_model import load_model
 from jokr_rt.cli_train import missing_extra, train
-from jokr_rt.errors import JokrError, UsageError
-
-if TYPE_CHECKING:
-    from jokr_rt.retarget import Retargeter
+from jokr_rt.errors import JokrError
 
 INTERRUPTED = 130
 
@@ -63,6 +62,7 @@ def main() -> None:
 
 
 main.add_command(train)
+main.add_command(evaluate)
 
 
 @main.command()
@@ -71,6 +71,12 @@ main.add_command(train)
 @_option_path("-o", "--output", required=True, text="Video to write: .mp4, .mov, .mkv or .webm.")
 @click.option("--direction", default="a2b", show_default=True, help="a2b: B moves like A; b2a: A like B.")
 @_option_path("--masks", text="A mask for each frame, white on the object: a video or a folder.")
+@click.option(
+    "--smooth",
+    type=float,
+    metavar="HZ",
+    help="Smooth the keypoints: cutoff where they rest. 2 calms jitter; lower lags more.",
+)
 @click.option("--engine", default="auto", show_default=True, help="auto, openvino, onnxruntime or torch.")
 @click.option("--layout", default="output", show_default=True, help="output, or side-by-side (+ input, keypoints).")
 @click.option("--size", type=int, help="Side of the output in pixels.  [default: the model's]")
@@ -87,9 +93,11 @@ def run(
     BUNDLE is what `jokr export` wrote; a checkpoint runs too, with --engine torch.
     """
     from jokr_rt.console import frame_progress
+    from jokr_rt.retarget import Retargeter
     from jokr_rt.stream import retarget_stream
 
-    retargeter = _retargeter(model, direction, engine)
+    loaded, loaded_engine = load_model(model, engine)
+    retargeter = Retargeter(loaded, direction, loaded_engine)
     _say(f"direction {retargeter.direction}, engine {retargeter.engine.name}")
     with frame_progress() as progress:
         report = retarget_stream(retargeter, source, output, audio=not no_audio, progress=progress, **options)
@@ -100,23 +108,6 @@ def run(
         stages = ", ".join(f"{stage} {times['p50']:.1f}" for stage, times in report.stages.items())
         pace = f"{report.frames} frames in {report.seconds:.1f} s, {report.fps:.1f} fps"
         click.echo(f"{output}: {pace} (median ms: {stages})")
-
-
-def _retargeter(model: Path, direction: str, engine: str) -> "Retargeter":
-    """For a bundle, which is a folder, or a checkpoint, which is a file and needs PyTorch."""
-    from jokr_rt.retarget import Retargeter
-
-    if not model.is_file():
-        return Retargeter(model, direction, engine)
-    if engine != "torch":
-        raise UsageError(f"{model}: a file, and a bundle is a folder; `jokr export` it, or run it with --engine torch")
-    try:
-        from jokr_rt.training.checkpoint import load_checkpoint
-        from jokr_rt.training.engine import TorchEngine
-    except ImportError as error:
-        raise missing_extra("--engine torch", error) from error
-    reference = TorchEngine(load_checkpoint(model))
-    return Retargeter(reference, direction, reference)
 
 
 @main.command()

@@ -6,19 +6,42 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from jokr_rt.config import PRESETS, ModelConfig
 from jokr_rt.errors import EngineMissingError, UsageError
 
 _PATH = click.Path(path_type=Path)
+_MODEL = ["keypoints", "size", "extractor_size", "width"]
+
+
+def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> dict[str, Any]:
+    """What the file says takes the place of the options' defaults; its weights are merged with --weight later."""
+    if path is None:
+        return {}
+    try:
+        from jokr_rt.training.recipe import read_recipe
+    except ImportError as error:
+        raise missing_extra("jokr train", error) from error
+    recipe = read_recipe(path)
+    context.default_map = {key: value for key, value in recipe.items() if key != "weights"}
+    return recipe
 
 
 @click.command()
-@click.option("--a", "first", required=True, type=_PATH, help="Video A: a file or a folder of frames.")
-@click.option("--a-masks", "first_masks", type=_PATH, help="Its masks, white on the object: video, folder, or alpha.")
-@click.option("--b", "second", required=True, type=_PATH, help="Video B.")
-@click.option("--b-masks", "second_masks", type=_PATH, help="Its masks.")
-@click.option("-o", "--output", required=True, type=_PATH, help="Folder for checkpoints and contact sheets.")
+@click.option("--a", required=True, type=_PATH, help="Video A: a file or a folder of frames.")
+@click.option("--a-masks", type=_PATH, help="Its masks, white on the object: video, folder, or alpha.")
+@click.option("--b", required=True, type=_PATH, help="Video B.")
+@click.option("--b-masks", type=_PATH, help="Its masks.")
+@click.option("-o", "--output", required=True, type=_PATH, help="Folder for checkpoints, sheets and metrics.")
+@click.option(
+    "--config",
+    type=_PATH,
+    is_eager=True,
+    callback=_read_config,
+    help="Recipe in TOML: a, a_masks, b, b_masks (beside the file) and all from --preset to --save-every, such as "
+    "extractor_size = 128; weights in a table [weights]. What is typed here wins.",
+)
 @click.option(
     "--preset", type=click.Choice(list(PRESETS)), default="full", show_default=True, help="Size of the model."
 )
@@ -41,11 +64,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--overwrite", is_flag=True, help="Start anew in a folder that holds a checkpoint.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each step on stdout; words go to stderr.")
 def train(
-    first: Path,
-    first_masks: Path | None,
-    second: Path,
-    second_masks: Path | None,
     output: Path,
+    config: dict[str, Any],
     weights: tuple[str, ...],
     device: str,
     resume: bool,
@@ -53,8 +73,15 @@ def train(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Learn from two videos, without labels, to draw either creature in the motion of the other."""
-    config = _config(options)
+    """Learn from two videos, without labels, to draw either creature in the motion of the other.
+
+    The output folder gets checkpoint.safetensors, contact sheets, metrics.jsonl with the losses of every step (and the
+    same for TensorBoard, where the package tensorboard is installed), and config.toml, which --config takes to make the
+    same run again.
+    """
+    _let_typed_options_win(options)
+    model = _config(options)
+    a, a_masks, b, b_masks = (options.pop(name) for name in ("a", "a_masks", "b", "b_masks"))
     try:
         from jokr_rt.training.command import train_clips
         from jokr_rt.training.losses import LossWeights
@@ -62,7 +89,7 @@ def train(
     except ImportError as error:
         raise missing_extra("jokr train", error) from error
     try:
-        loss_weights = LossWeights(**dict(_weight(text) for text in weights))
+        options["weights"] = LossWeights(**config.get("weights", {}) | dict(_weight(text) for text in weights))
     except TypeError:
         known = ", ".join(LossWeights.__dataclass_fields__)
         raise UsageError(f"--weight {' '.join(weights)}: the losses are {known}") from None
@@ -76,10 +103,10 @@ def train(
                 click.echo(json.dumps({"step": step, "steps": steps, "losses": losses}))
 
         train_clips(
-            (first, second),
-            (first_masks, second_masks),
+            (a, b),
+            (a_masks, b_masks),
             output,
-            TrainOptions(config=config, weights=loss_weights, **options),
+            TrainOptions(config=model, **options),
             device=device,
             resume=resume,
             overwrite=overwrite,
@@ -88,14 +115,22 @@ def train(
         )
 
 
-def missing_extra(what: str, error: ImportError) -> EngineMissingError:
-    """What to raise where PyTorch or another package of the extra `train` is not installed."""
-    return EngineMissingError(f"{what} needs the extra train ({error}): pip install 'jokr-rt[train]'")
+def missing_extra(what: str, error: ImportError, extra: str = "train") -> EngineMissingError:
+    """What to raise where PyTorch or another package of an extra is not installed."""
+    return EngineMissingError(f"{what} needs the extra {extra} ({error}): pip install 'jokr-rt[{extra}]'")
+
+
+def _let_typed_options_win(options: dict[str, Any]) -> None:
+    """What is typed also overrules what the file says of it in other words: its steps, where --epochs is typed."""
+    source = click.get_current_context().get_parameter_source
+    for typed, others in (("a", ["a_masks"]), ("b", ["b_masks"]), ("preset", _MODEL), ("epochs", ["steps"])):
+        if source(typed) is ParameterSource.COMMANDLINE:
+            options.update((name, None) for name in others if source(name) is ParameterSource.DEFAULT_MAP)
 
 
 def _config(options: dict[str, Any]) -> ModelConfig:
     """Take what describes the model out of `options`: the preset, and what differs from it."""
-    given = {name: options.pop(name) for name in ("keypoints", "size", "extractor_size", "width")}
+    given = {name: options.pop(name) for name in _MODEL}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     preset = PRESETS[options.pop("preset")]
     if "size" in changes and "extractor_size" not in changes:

@@ -5,6 +5,8 @@ from typing import Any
 
 from jokr_rt.errors import UsageError
 
+GAUSSIAN_STD = 0.06  # of a rendered keypoint, in half-widths of the frame; at 0.1 legs stay faint
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -20,6 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jokr_rt.bundle import Bundle, Parity, Signature, TensorSpec
+from jokr_rt.evaluation import tables
+from jokr_rt.evaluation.results import Evaluation
 
 _SHOWN_LOSSES = ("reconstruction", "cycle", "adversarial", "confusion")
 _WIDTH_OF_A_FILE = 160  # so that a table is not broken where stdout is no terminal
@@ -105,6 +107,24 @@ def bundle_tables(bundle: Bundle) -> tuple[Table, Table]:
         megabytes = (bundle.root / graph.file).stat().st_size / 1e6
         graphs.add_row(graph.name, graph.precision, *ports, str(graph.opset), f"{megabytes:.2f}")
     return model, graphs
+
+
+def evaluation_tables(evaluation: Evaluation) -> list[Table]:
+    """What was measured: bars, frames, measures, applications."""
+    shown = []
+    for words in tables.evaluation_tables(evaluation):
+        name, *numbers = words.header
+        table = _table(name, right=numbers)
+        table.title, table.title_justify, table.title_style = escape(words.title), "left", "bold underline"
+        for row in words.rows:
+            table.add_row(*(_verdict(escape(cell)) for cell in row.cells))
+        shown.append(table)
+    return shown
+
+
+def _verdict(cell: str) -> str:
+    colours = {"aim met": "green", "bar met": "green", "MISSED": "bold red"}
+    return f"[{colours[cell]}]{cell}[/]" if cell in colours else cell
 
 
 def _table(*left: str, right: Iterable[str] = ()) -> Table:

@@ -13,6 +13,7 @@ from jokr_rt.config import ModelConfig
 from jokr_rt.engines import Engine, load_engine
 from jokr_rt.errors import UsageError
 from jokr_rt.frame import Frame
+from jokr_rt.keypoints import OneEuroFilter
 from jokr_rt.timing import Timings
 from jokr_rt.video import letterbox
 
@@ -34,7 +35,8 @@ class Retargeted:
     """A frame and what became of it.
 
     source: the frame as the extractor saw it, size x size. image: the other creature in its pose, same size and time.
-    keypoints: (K, 2) float32 (x, y) in [-1, 1], found in `source`. confidence: (K,) float32 in [0, 1].
+    keypoints: (K, 2) float32 (x, y) in [-1, 1], found in `source`, and smoothed where that was asked for. confidence:
+    (K,) float32 in [0, 1].
     """
 
     source: Frame
@@ -74,16 +76,22 @@ class Retargeter:
         """The other creature in the pose of this frame: (size, size, 3), at the same time. See `retarget`."""
         return self.retarget(frame, mask).image
 
-    def retarget(self, frame: Frame, mask: NDArray[np.bool_] | None = None) -> Retargeted:
+    def retarget(
+        self, frame: Frame, mask: NDArray[np.bool_] | None = None, smoothing: OneEuroFilter | None = None
+    ) -> Retargeted:
         """All that the graphs say of one frame, which is letterboxed to size x size if it is not that already.
 
         mask: (size, size) bool, true on the object, letterboxed likewise; see `jokr_rt.video.open_masks`.
-        Raises EngineError, and UsageError for a mask of another shape.
+        smoothing: the stream's own filter for its keypoints, at the frame's time.
+        Raises EngineError, and UsageError for a mask of another shape and a frame that, smoothed, is not later than the
+        last one.
         """
         source = letterbox(frame, self.size)
         if mask is not None:
             source = _before_black(source, mask)
         keypoints, confidence = self.extract(source.rgb)
+        if smoothing is not None:
+            keypoints = smoothing(keypoints, frame.pts_seconds)
         image = Frame(self.draw(keypoints), frame.pts, frame.time_base)
         return Retargeted(source, image, keypoints, confidence)
 

@@ -1,5 +1,6 @@
 """A whole video through a retargeter: decoding, inference and encoding side by side, in constant memory."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import numpy as np
 from jokr_rt.errors import JokrError, UsageError
 from jokr_rt.frame import Frame
 from jokr_rt.interrupt import Interrupt, deferred_interrupt
-from jokr_rt.keypoints import draw_keypoints
+from jokr_rt.keypoints import OneEuroFilter, draw_keypoints
 from jokr_rt.retarget import Retargeted, Retargeter
 from jokr_rt.timing import Timings
 from jokr_rt.video import Pair, VideoWriter, letterbox, open_masks, open_video, with_masks
@@ -49,6 +50,7 @@ def retarget_stream(
     output: str | Path,
     *,
     masks: str | Path | None = None,
+    smooth: float | None = None,
     layout: str = "output",
     size: int | None = None,
     codec: str | None = None,
@@ -59,8 +61,9 @@ def retarget_stream(
 ) -> Report:
     """Retarget every frame of a video, a folder of frames or an image sequence, in order, at its own time.
 
-    masks: a mask for each frame (white is the object), from a video or folder. layout: "output", or "side-by-side" for
-    input, keypoints and output. size: side of each of these squares in pixels, as the model has it unless given.
+    masks: a mask for each frame (white is the object), from a video or folder. smooth: cutoff in Hz, at rest, of a
+    `OneEuroFilter` on the keypoints; lower is calmer and lags more. layout: "output", or "side-by-side" for input,
+    keypoints and output. size: side of each of these squares in pixels, as the model has it unless given.
     codec, crf, audio, overwrite: see `VideoWriter`; audio copies the source's sound.
 
     Whatever ends the run early, Ctrl-C too, leaves what was done as a playable `output`.part, and the message of a
@@ -70,8 +73,11 @@ def retarget_stream(
         raise UsageError(f"unknown layout {layout!r}; choose {' or '.join(LAYOUTS)}")
     if size is not None and not 16 <= size <= 4096:
         raise UsageError(f"size must be between 16 and 4096 pixels, not {size}")
+    if smooth is not None and not 0 < smooth < math.inf:
+        raise UsageError(f"smooth must be a cutoff frequency above 0 Hz, not {smooth}")
     if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
         raise UsageError(f"{output}: is the input; choose another name for the output")
+    smoothing = OneEuroFilter(smooth) if smooth is not None else None
     retargeter.timings = timings = Timings()
     start = time.perf_counter()
     with ExitStack() as stack:
@@ -91,7 +97,7 @@ def retarget_stream(
         )
         try:
             with deferred_interrupt() as interrupt, writer:
-                pipeline = _Pipeline(retargeter, writer, layout, timings, interrupt)
+                pipeline = _Pipeline(retargeter, smoothing, writer, layout, timings, interrupt)
                 pipeline.run(with_masks(video, mattes), lambda done: progress and progress(done, video.length_estimate))
         except (JokrError, KeyboardInterrupt) as error:
             raise _with_remains(error, writer) from error
@@ -102,9 +108,16 @@ class _Pipeline:
     """One thread reads, the caller's infers, one writes; each works on one frame at a time, so that none can hang."""
 
     def __init__(
-        self, retargeter: Retargeter, writer: VideoWriter, layout: str, timings: Timings, interrupt: Interrupt
+        self,
+        retargeter: Retargeter,
+        smoothing: OneEuroFilter | None,
+        writer: VideoWriter,
+        layout: str,
+        timings: Timings,
+        interrupt: Interrupt,
     ) -> None:
         self.retargeter = retargeter
+        self.smoothing = smoothing
         self.writer = writer
         self.side_by_side = layout == "side-by-side"
         self.timings = timings
@@ -120,7 +133,7 @@ class _Pipeline:
         done = 0
         while (pair := ahead.popleft().result()) is not None:
             ahead.append(reading.submit(self._read, pairs))
-            result = self.retargeter.retarget(*pair)
+            result = self.retargeter.retarget(*pair, self.smoothing)
             # Finished writes are looked at right away, so that a full disk ends the run now, not DEPTH frames later.
             while behind and (behind[0].done() or len(behind) == DEPTH):
                 behind.popleft().result()

@@ -178,6 +178,8 @@ BAD_RUNS: dict[str, tuple[Callable[[Path], tuple[str | Path, ...]], int, str]] =
     "direction": (lambda tmp: (tmp / "in.mp4", "--direction", "a2c"), 2, "unknown direction 'a2c'; this model has a2b"),
     "engine": (lambda tmp: (tmp / "in.mp4", "--engine", "tpu"), 2, "unknown engine 'tpu'; choose auto, openvino"),
     "torch engine": (lambda tmp: (tmp / "in.mp4", "--engine", "torch"), 2, "torch runs a checkpoint, not a bundle"),
+    "smooth": (lambda tmp: (tmp / "in.mp4", "--smooth", "0"), 2, "smooth must be a cutoff frequency above 0 Hz"),
+    "smooth nan": (lambda tmp: (tmp / "in.mp4", "--smooth", "nan"), 2, "above 0 Hz, not nan"),
     "layout": (lambda tmp: (tmp / "in.mp4", "--layout", "grid"), 2, "unknown layout 'grid'"),
     "size": (lambda tmp: (tmp / "in.mp4", "--size", "1"), 2, "size must be between 16 and 4096"),
     "codec": (lambda tmp: (tmp / "in.mp4", "--codec", "h999"), 2, "h999"),

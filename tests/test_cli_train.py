@@ -10,8 +10,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from examples.puppets import BLUE, BROWN, Motion, write_clip, write_video
 from jokr_rt.cli import main
+from jokr_rt.evaluation.puppets import BLUE, BROWN, Motion, write_clip, write_video
 from jokr_rt.training.checkpoint import load_checkpoint
 
 TINY = ["--keypoints", "4", "--size", "64", "--width", "0.0625", "--batch", "2", "--steps", "2", "--sheet-every", "1"]
@@ -52,12 +52,14 @@ def test_train_writes_checkpoint_sheets_and_json(puppets, tmp_path):
     assert [line["step"] for line in lines] == [1, 2]
     assert lines[0]["losses"]["reconstruction"] > 0
     assert "cat: 4 frames, with masks" in result.stderr
+    assert result.stderr.count("tensorboard --logdir") == 1
     assert re.search(r"fox: keypoints with and without masks differ by 0\.\d{3} of the half-width", result.stderr)
     checkpoint = load_checkpoint(out / "checkpoint.safetensors")
     assert (checkpoint.step, checkpoint.domains) == (2, {"a": "cat", "b": "fox"})
     assert checkpoint.model.config.to_json() == {"keypoints": 4, "size": 64, "width": 0.0625, "extractor_size": 64}
     assert sorted(path.name for path in out.iterdir()) == [
-        "checkpoint.safetensors", "resume.safetensors", "sheet-000001.png", "sheet-000002.png",
+        "checkpoint.safetensors", "config.toml", "metrics.jsonl", "resume.safetensors",
+        "sheet-000001.png", "sheet-000002.png", "tensorboard",
     ]  # fmt: skip
 
 

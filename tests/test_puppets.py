@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from examples.puppets import BLUE, BROWN, JOINTS, PUPPETS, Motion, joints, placement, render, true_theta, write_clip
+from jokr_rt.evaluation.puppets import (
+    BLUE,
+    BROWN,
+    JOINTS,
+    PUPPETS,
+    Motion,
+    joints,
+    placement,
+    render,
+    true_theta,
+    write_clip,
+)
 from jokr_rt.video import open_masks, open_video
 
 SIZE = 64

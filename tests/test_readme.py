@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from examples.puppets import BROWN, PUPPETS, Motion, joints, render, write_video
 from jokr_rt import open_bundle, read_video
+from jokr_rt.evaluation.puppets import BROWN, PUPPETS, Motion, joints, render, write_video
 from jokr_rt.video import open_video
 
 ROOT = Path(__file__).parent.parent

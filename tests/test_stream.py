@@ -14,13 +14,15 @@ import pytest
 from numpy.typing import NDArray
 
 from jokr_rt import Frame, Retargeter, open_bundle, read_video
-from jokr_rt.bundle import Arrays
+from jokr_rt.bundle import Arrays, Bundle
 from jokr_rt.engines import Engine, load_engine
 from jokr_rt.errors import EngineError, InputError, JokrError, OutputError, UsageError
+from jokr_rt.keypoints import smooth
 from jokr_rt.stream import DEPTH, retarget_stream
 from jokr_rt.video import VideoSource, VideoWriter, letterbox, open_masks
 from tests import clips
 from tests.process import ROOT, jokr
+from tests.tolerances import FP32
 
 TICK = Fraction(1, 90000)
 
@@ -177,6 +179,39 @@ def test_counts_of_frames_and_masks_that_differ(
     assert not output.exists()
 
 
+class Recorder:
+    """An engine that keeps what poses it found, and what poses it was told to draw."""
+
+    name = "recorder"
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.found: list[NDArray[np.float32]] = []
+        self.drawn: list[NDArray[np.float32]] = []
+
+    def run(self, graph: str, inputs: Arrays) -> Arrays:
+        outputs = self.engine.run(graph, inputs)
+        if graph == "extractor":
+            self.found.append(outputs["keypoints"][0])
+        elif graph.startswith("stn-"):
+            self.drawn.append(inputs["keypoints"][0])
+        return outputs
+
+
+def test_smoothed_keypoints_are_drawn_at_the_videos_own_times(bundle: Bundle, tmp_path: Path) -> None:
+    """Each run has a filter of its own, whose first pose is as found."""
+    source, output = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    clips.video(source, 10, times=clips.VFR_TIMES, time_base=TICK)
+    for _ in range(2):
+        recorder = Recorder(load_engine("onnxruntime", bundle))
+        retarget_stream(Retargeter(bundle, engine=recorder), source, output, smooth=0.5, overwrite=True)
+        expected = smooth([float(time * TICK) for time in clips.VFR_TIMES], np.stack(recorder.found), 0.5)
+        np.testing.assert_allclose(recorder.drawn, expected, atol=FP32)
+        assert np.abs(np.subtract(recorder.drawn, recorder.found)).max() > 100 * FP32
+    retarget_stream(Retargeter(bundle, engine=recorder), source, output, overwrite=True)
+    assert np.array_equal(recorder.drawn[10:], recorder.found[10:])
+
+
 def test_sound_can_be_left_out(retargeter: Retargeter, tmp_path: Path) -> None:
     source, output = clips.video(tmp_path / "in.mp4", 3, audio="aac"), tmp_path / "out.mp4"
     retarget_stream(retargeter, source, output, audio=False)
@@ -190,6 +225,7 @@ def test_what_cannot_be_meant(retargeter: Retargeter, tmp_path: Path) -> None:
     for options, message in (
         ({"layout": "diagonal"}, "unknown layout 'diagonal'; choose output or side-by-side"),
         ({"size": 8}, "size must be between 16 and 4096 pixels, not 8"),
+        ({"smooth": 0.0}, "smooth must be a cutoff frequency above 0 Hz, not 0.0"),
         ({"size": 5000}, "size must be between 16 and 4096 pixels, not 5000"),
     ):
         assert message in failure(

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from examples.puppets import BLUE, BROWN, Motion, write_clip
 from export import export_bundle
 from jokr_rt.config import ModelConfig
 from jokr_rt.errors import CheckpointError, InputError, OutputError, TrainingError, UsageError
+from jokr_rt.evaluation.puppets import BLUE, BROWN, Motion, write_clip
 from jokr_rt.parity import verify_bundle
 from jokr_rt.training.checkpoint import load_checkpoint
 from jokr_rt.training.command import background_gap

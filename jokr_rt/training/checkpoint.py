@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,27 @@ class Checkpoint:
 
     model: in eval mode. domains: the videos' names for people, of "a" and "b".
     references: for "a" and "b", frames (R, size, size, 3) uint8 of the object on black, spread over the video; the
-    target's appearance is read off one of them. step: optimizer steps taken.
+    target's appearance is read off one of them. step: optimizer steps taken. recipe: the hyperparameters it was trained
+    with, keys as in `jokr_rt.training.recipe`; empty where they were not kept, as in version 0.1.
     """
 
     model: Model
     domains: dict[str, str]
     references: dict[str, NDArray[np.uint8]]
     step: int
+    recipe: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write atomically: `path` holds the old or the new checkpoint, never half of one. Raises OutputError."""
     tensors = {f"model.{name}": tensor for name, tensor in checkpoint.model.state_dict().items()}
     tensors |= {f"references.{domain}": torch.from_numpy(frames) for domain, frames in checkpoint.references.items()}
-    header = {"config": checkpoint.model.config.to_json(), "domains": checkpoint.domains, "step": checkpoint.step}
+    header = {
+        "config": checkpoint.model.config.to_json(),
+        "domains": checkpoint.domains,
+        "step": checkpoint.step,
+        "recipe": checkpoint.recipe,
+    }
     write_tensors(path, tensors, header, FORMAT)
 
 
@@ -53,7 +60,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         model.load_state_dict(weights)
         references = {domain: tensors[f"references.{domain}"].numpy() for domain in ("a", "b")}
         domains = {domain: str(header["domains"][domain]) for domain in ("a", "b")}
-        return Checkpoint(model.eval(), domains, references, int(header["step"]))
+        recipe = dict(header.get("recipe", {}))
+        return Checkpoint(model.eval(), domains, references, int(header["step"]), recipe)
     except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"{path}: weights and model config do not fit each other: {reason}") from None

@@ -8,7 +8,9 @@ import torch
 from jokr_rt.errors import UsageError
 from jokr_rt.training.checkpoint import Checkpoint
 from jokr_rt.training.data import Clip, load_clip, on_black
+from jokr_rt.training.log import HAS_TENSORBOARD
 from jokr_rt.training.networks import Model, soft_argmax
+from jokr_rt.training.recipe import CLIPS, CONFIG, write_recipe
 from jokr_rt.training.train import CHECKPOINT, Report, Training, TrainOptions
 
 
@@ -39,6 +41,10 @@ def train_clips(
     if resume:
         training.resume()
         say(f"resumed after step {training.step} of {training.steps}")
+    clips = dict(zip(CLIPS, (sources[0], masks[0], sources[1], masks[1]), strict=True))
+    write_recipe(output / CONFIG, options, {key: path for key, path in clips.items() if path is not None})
+    if HAS_TENSORBOARD:
+        say(f"to watch it: tensorboard --logdir {output}")
     checkpoint = training.run(report)
     for clip in (first, second):
         if clip.has_masks:

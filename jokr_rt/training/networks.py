@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from jokr_rt.config import ModelConfig
+from jokr_rt.config import GAUSSIAN_STD, ModelConfig
 
 SOFTMAX_TEMPERATURE = 0.1
-GAUSSIAN_STD = 0.06  # of a rendered keypoint, in half-widths of the frame; at 0.1 legs stay faint
 
 
 def cell_centres(size: int, like: Tensor) -> Tensor:

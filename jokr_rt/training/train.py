@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from jokr_rt.errors import CheckpointError, OutputError, TrainingError, UsageErr
 from jokr_rt.interrupt import deferred_interrupt
 from jokr_rt.training.checkpoint import Checkpoint, Tensors, read_tensors, save_checkpoint, write_tensors
 from jokr_rt.training.data import Clip
+from jokr_rt.training.log import MetricsLog
 from jokr_rt.training.losses import LossWeights
 from jokr_rt.training.sheet import save_sheet
 from jokr_rt.training.step import Stepper
@@ -45,12 +47,24 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "sheet_every", "save_every", "lr"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
         if self.steps is not None and self.steps <= 0:
             raise UsageError(f"steps must be positive, not {self.steps}")
         if self.batch < 2:
             raise UsageError("batch must be at least 2")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed must be 0 or more and below 2^63, not {self.seed}")
+        for name, weight in asdict(self.weights).items():
+            if not 0 <= weight < math.inf:
+                raise UsageError(f"the weight {name} must be 0 or more, not {weight}")
+
+    def to_recipe(self) -> dict[str, Any]:
+        """All hyperparameters as `jokr_rt.training.recipe` has them: epochs or steps, and a table of weights."""
+        values = asdict(self)
+        del values["steps" if self.steps is None else "epochs"]
+        weights = values.pop("weights")
+        return values.pop("config") | values | {"weights": weights}
 
     def total_steps(self, clips: tuple[Clip, Clip]) -> int:
         if self.steps is not None:
@@ -73,14 +87,21 @@ class Training:
         except OSError as error:
             raise OutputError(f"{folder}: cannot be made: {error.strerror}; choose another folder with -o") from None
 
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next step: falls to 0 over the second half."""
+        return self.options.lr * min(1.0, 2 * (1 - self.step / self.steps))
+
     def run(self, report: Report) -> Checkpoint:
-        """Train to the last step. On Ctrl-C the step is finished and saved, then KeyboardInterrupt is raised.
+        """Train to the last step and log each, see `MetricsLog`. On Ctrl-C the step is finished and saved, then
+        KeyboardInterrupt is raised.
 
         Raises TrainingError at the first loss that is not finite, naming it, the step and the last good checkpoint.
         """
-        with deferred_interrupt() as interrupt:
+        with deferred_interrupt() as interrupt, MetricsLog(self.folder, self.step) as log:
             while self.step < self.steps:
-                values = self._advance()
+                lr, values = self.lr, self._advance()
+                log.write(self.step, lr, values)
                 report(self.step, self.steps, values)
                 if self.step % self.options.sheet_every == 0 or self.step == self.steps:
                     save_sheet(self.folder / f"sheet-{self.step:06d}.png", self.stepper.model, self.clips)
@@ -93,9 +114,7 @@ class Training:
         """One step. Its losses, all finite, or TrainingError."""
         done = self.step / self.steps
         warm_up = min(WARM_UP_STEPS, self.steps // 3)
-        self.stepper.set_phase(
-            lr=self.options.lr * min(1.0, 2 * (1 - done)), freeze_statistics=done >= 1 - FROZEN_SHARE
-        )
+        self.stepper.set_phase(self.lr, freeze_statistics=done >= 1 - FROZEN_SHARE)
         found = self.stepper.step(self.options.batch, ramp=min(1.0, self.step / max(1, warm_up)))
         values = {name: value.item() for name, value in found.items()}
         self.step += 1
@@ -114,7 +133,7 @@ class Training:
     def checkpoint(self) -> Checkpoint:
         domains = {domain: clip.name for domain, clip in zip("ab", self.clips, strict=True)}
         references = {domain: clip.references(REFERENCES) for domain, clip in zip("ab", self.clips, strict=True)}
-        return Checkpoint(self.stepper.model.eval(), domains, references, self.step)
+        return Checkpoint(self.stepper.model.eval(), domains, references, self.step, self.options.to_recipe())
 
     def save(self) -> None:
         """Write what is needed to export and to resume, each file atomically."""

@@ -1,0 +1,114 @@
+"""The command line of `jokr evaluate`. What measures is imported when it is called, not before."""
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jokr_rt.cli_model import load_model
+from jokr_rt.cli_train import missing_extra
+from jokr_rt.errors import UsageError
+
+if TYPE_CHECKING:
+    from jokr_rt.evaluation.data import EvaluationData
+    from jokr_rt.retarget import Model
+
+_PATH = click.Path(path_type=Path)
+_CLIP_FRAMES = 600  # of a clip, unless --frames says otherwise: decoded and drawn frames are held in memory
+_TYPED = "jokr_rt.cli_evaluate.typed"
+PUPPETS = "puppets"
+
+
+class _DataCommand(click.Command):
+    """Lets `--data A B` name two clips, which click knows only as `--data A --data B`; keeps what was typed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_TYPED] = shlex.join(["jokr", "evaluate", *args])
+        if args.count("--data") == 1:
+            after = args.index("--data") + 2
+            if after < len(args) and args[after - 1] != PUPPETS and not args[after].startswith("-"):
+                args = [*args[:after], "--data", *args[after:]]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_DataCommand)
+@click.argument("model", metavar="MODEL", type=_PATH)
+@click.option(
+    "--data", required=True, multiple=True, metavar="puppets|A B", help="The puppets, or two clips (or --data twice)."
+)
+@click.option("--a-masks", type=_PATH, help="Masks of clip A, white on the object: video, folder, or alpha.")
+@click.option("--b-masks", type=_PATH, help="Masks of clip B.")
+@click.option(
+    "--frames",
+    type=click.IntRange(min=16),
+    help=f"Frames to measure, from the start.  [default: 96 of the puppets, {_CLIP_FRAMES} of clips]",
+)
+@click.option("--engine", default="auto", show_default=True, help="auto, openvino, onnxruntime, or torch.")
+@click.option("--report", type=_PATH, help="Folder for a page of tables, plots, pictures and videos.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout; words go to stderr.")
+def evaluate(
+    model: Path,
+    data: tuple[str, ...],
+    a_masks: Path | None,
+    b_masks: Path | None,
+    frames: int | None,
+    engine: str,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure how well MODEL, a bundle or a checkpoint, retargets.
+
+    Against ground truth with --data puppets, for a model of the puppets: on walks that training never saw. On any two
+    clips with --data A B: what can be measured without truth. The exit code is 0 where a bar is missed, too.
+    """
+    _check(data, a_masks, b_masks)
+    try:
+        from jokr_rt.evaluation import evaluate as evaluation
+
+        if report is not None:
+            from jokr_rt.evaluation import report as page
+    except ImportError as error:
+        raise missing_extra("jokr evaluate", error, "evaluate") from error
+    from jokr_rt.console import evaluation_tables, frame_progress, print_tables
+
+    if report is not None:
+        page.prepare_folder(report)
+    loaded, loaded_engine = load_model(model, "torch" if engine == "auto" and model.is_file() else engine)
+    measured = _data(loaded, data, (a_masks, b_masks), frames)
+    for words in (f"engine {loaded_engine.name}", *measured.notes):
+        click.echo(words, err=True)
+    with frame_progress() as progress:
+        found = evaluation.evaluate(loaded, loaded_engine, measured, model_name=str(model), progress=progress)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), allow_nan=False))
+    else:
+        print_tables(*evaluation_tables(found))
+    if report is not None:
+        index = page.write_report(found, report, command=click.get_current_context().meta[_TYPED])
+        click.echo(f"report: {index}", err=True)
+
+
+def _check(data: tuple[str, ...], a_masks: Path | None, b_masks: Path | None) -> None:
+    if PUPPETS in data and len(data) > 1:
+        raise UsageError("--data puppets stands alone; for two clips give --data A B (a clip of that name: ./puppets)")
+    if data == (PUPPETS,) and (a_masks or b_masks):
+        raise UsageError("--a-masks, --b-masks: the puppets bring their own masks; leave them out")
+    if len(data) != 2 and data != (PUPPETS,):
+        raise UsageError(f"--data {shlex.join(data)}: give puppets or two clips, --data A B")
+
+
+def _data(
+    model: "Model", data: tuple[str, ...], masks: tuple[Path | None, Path | None], frames: int | None
+) -> "EvaluationData":
+    from jokr_rt.evaluation.data import clip_data, puppet_data
+    from jokr_rt.evaluation.puppets import PROBE, TEST
+
+    size, names = model.config.size, (model.domains["a"], model.domains["b"])
+    if data == (PUPPETS,):
+        test, probe = (replace(walk, frames=frames or walk.frames) for walk in (TEST, PROBE))
+        return puppet_data(size, names, test=test, probe=probe)
+    first, second = map(Path, data)
+    return clip_data(size, names, (first, second), masks, frames or _CLIP_FRAMES)

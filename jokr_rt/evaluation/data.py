@@ -1,0 +1,153 @@
+"""What a model is evaluated on: clips with or without their truth, at the size of the model."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jokr_rt.bundle import DIRECTIONS
+from jokr_rt.errors import InputError
+from jokr_rt.evaluation import puppets
+from jokr_rt.evaluation.puppets import PROBE, PUPPETS, RATE, TEST, TRAINING, Floats, Puppet, Walk
+from jokr_rt.video import open_masks, open_video, with_masks
+
+MIN_FRAMES = 16  # what the silhouettes' lag and the blocks of the domain classifier need
+
+
+@dataclass(frozen=True)
+class LabelledClip:
+    """Consecutive frames (T, S, S, 3) uint8 of one creature before its own background, and what is known of them.
+
+    rate: frames per second. masks: (T, S, S) uint8, 255 on the creature, or None. joints: true ones (T, J, 2) in
+    [-1, 1], or None.
+    """
+
+    frames: NDArray[np.uint8]
+    rate: float
+    masks: NDArray[np.uint8] | None = None
+    joints: Floats | None = None
+
+    @property
+    def on_black(self) -> NDArray[np.uint8]:
+        """The frames with the masks' alpha before black; as they are where there are no masks."""
+        if self.masks is None:
+            return self.frames
+        # One frame at a time: float copies of a whole clip would not fit where the clip does.
+        pairs = zip(self.frames, self.masks, strict=True)
+        return np.stack([np.rint(frame * (mask[..., None] / 255)).astype(np.uint8) for frame, mask in pairs])
+
+    @property
+    def silhouettes(self) -> NDArray[np.bool_] | None:
+        """(T, S, S), where the mask is more than half opaque."""
+        return None if self.masks is None else self.masks > 127
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One creature's clips. training: what the model was trained on. test: what it is measured on.
+
+    probe: what fresh probes, such as a domain classifier, are fitted on; None where `test` is all there is.
+    """
+
+    name: str
+    training: LabelledClip
+    test: LabelledClip
+    probe: LabelledClip | None = None
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What only made-up creatures know, beside joints: frame t of both domains is the same motion.
+
+    theta: per direction the true map (2, 3) from the target's frame to the source's.
+    """
+
+    theta: Mapping[str, Floats]
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """name: in words. domains: of "a" and "b". notes: what a reader of the numbers must know."""
+
+    name: str
+    domains: Mapping[str, Domain]
+    truth: Truth | None = None
+    notes: tuple[str, ...] = ()
+
+
+def puppet_data(
+    size: int,
+    names: tuple[str, str] = ("brown", "blue"),
+    *,
+    training: Walk = TRAINING,
+    test: Walk = TEST,
+    probe: Walk = PROBE,
+    creatures: Mapping[str, Puppet] = PUPPETS,
+) -> EvaluationData:
+    """Two creatures on three walks, drawn at size x size pixels.
+
+    names: of the model's domains a and b. Where they are not the creatures', a is the first creature and b the second.
+    """
+    if set(names) != set(creatures):
+        first, second = creatures
+        names = first, second
+    domains = {
+        domain: Domain(name, *(_film(creatures[name], walk, size) for walk in (training, test, probe)))
+        for domain, name in zip("ab", names, strict=True)
+    }
+    theta = {
+        direction: puppets.true_theta(creatures[domains[source].name], creatures[domains[target].name])
+        for direction, (source, target) in DIRECTIONS.items()
+    }
+    walk = f"seed {test.seed}, gait {test.gait:g}; training had seed {training.seed}, gait {training.gait:g}"
+    notes = (f"puppets: a is {names[0]}, b is {names[1]}; held-out walk of {test.frames} frames ({walk})",)
+    return EvaluationData("puppets", domains, Truth(theta), notes)
+
+
+def clip_data(
+    size: int,
+    names: tuple[str, str],
+    clips: tuple[Path, Path],
+    masks: tuple[Path | None, Path | None],
+    max_frames: int,
+) -> EvaluationData:
+    """Two clips, letterboxed, as they are: without truth, and each its own training clip.
+
+    max_frames: of each clip, from its start. Raises InputError for a clip or masks that cannot be used.
+    """
+    notes = ["no ground truth; each clip counts as its own training clip"]
+    domains = {}
+    for domain, name, path, mask_path in zip("ab", names, clips, masks, strict=True):
+        clip, was_cut = _read(path, mask_path, size, max_frames)
+        domains[domain] = Domain(name, clip, clip)
+        count = f"{'the first ' if was_cut else ''}{len(clip.frames)} frames"
+        notes.append(f"{domain} ({name}) is {path}: {count}, {'without' if clip.masks is None else 'with'} masks")
+    return EvaluationData(f"{clips[0]} {clips[1]}", domains, notes=tuple(notes))
+
+
+def _film(puppet: Puppet, walk: Walk, size: int) -> LabelledClip:
+    poses = puppets.joints(puppet, walk.motion())
+    frames, masks = zip(*(puppets.render(puppet, pose, size) for pose in poses), strict=True)
+    return LabelledClip(np.stack(frames), float(RATE), np.stack(masks), poses)
+
+
+def _read(path: Path, mask_path: Path | None, size: int, max_frames: int) -> tuple[LabelledClip, bool]:
+    """The clip, and whether it goes on after `max_frames`."""
+    with ExitStack() as stack:
+        video = stack.enter_context(open_video(path, size=size))
+        mattes = stack.enter_context(open_masks(mask_path, size=size)) if mask_path is not None else None
+        pairs = with_masks(video, mattes)
+        seen = list(islice(pairs, max_frames))
+        was_cut = next(pairs, None) is not None
+        rate = float(video.rate)
+    if len(seen) < MIN_FRAMES:
+        raise InputError(f"{path}: {len(seen)} frames; an evaluation needs at least {MIN_FRAMES}")
+    masks = [mask for _, mask in seen if mask is not None]
+    if masks and not np.any(masks):
+        raise InputError(f"{mask_path}: no mask shows an object (white); check the masks")
+    frames = np.stack([frame.rgb for frame, _ in seen])
+    return LabelledClip(frames, rate, np.stack(masks) * np.uint8(255) if masks else None), was_cut
