@@ -75,7 +75,7 @@ main.add_command(evaluate)
     "--smooth",
     type=float,
     metavar="HZ",
-    help="Smooth the keypoints: cutoff where they rest. 2 calms jitter; lower lags more.",
+    help="Smooth the keypoints: cutoff where they rest. 3 calms jitter; lower lags more.",
 )
 @click.option("--engine", default="auto", show_default=True, help="auto, openvino, onnxruntime or torch.")
 @click.option("--layout", default="output", show_default=True, help="output, or side-by-side (+ input, keypoints).")

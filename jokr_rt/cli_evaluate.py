@@ -41,6 +41,7 @@ class _DataCommand(click.Command):
 )
 @click.option("--a-masks", type=_PATH, help="Masks of clip A, white on the object: video, folder, or alpha.")
 @click.option("--b-masks", type=_PATH, help="Masks of clip B.")
+@click.option("--on-black", is_flag=True, help="Let the model see the creatures before black, as run --masks does.")
 @click.option(
     "--frames",
     type=click.IntRange(min=16),
@@ -54,6 +55,7 @@ def evaluate(
     data: tuple[str, ...],
     a_masks: Path | None,
     b_masks: Path | None,
+    on_black: bool,
     frames: int | None,
     engine: str,
     report: Path | None,
@@ -67,6 +69,7 @@ def evaluate(
     _check(data, a_masks, b_masks)
     try:
         from jokr_rt.evaluation import evaluate as evaluation
+        from jokr_rt.evaluation.data import before_black
 
         if report is not None:
             from jokr_rt.evaluation import report as page
@@ -78,6 +81,8 @@ def evaluate(
         page.prepare_folder(report)
     loaded, loaded_engine = load_model(model, "torch" if engine == "auto" and model.is_file() else engine)
     measured = _data(loaded, data, (a_masks, b_masks), frames)
+    if on_black:
+        measured = before_black(measured)
     for words in (f"engine {loaded_engine.name}", *measured.notes):
         click.echo(words, err=True)
     with frame_progress() as progress:

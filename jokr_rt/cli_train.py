@@ -1,15 +1,19 @@
 """The command line of `jokr train`. PyTorch is imported when it is called, not before."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from jokr_rt.config import PRESETS, ModelConfig
 from jokr_rt.errors import EngineMissingError, UsageError
+
+if TYPE_CHECKING:
+    from jokr_rt.training.train import TrainOptions
 
 _PATH = click.Path(path_type=Path)
 _MODEL = ["keypoints", "size", "extractor_size", "width"]
@@ -51,7 +55,9 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
 @click.option("--width", type=float, help="Multiplier of all channels.  [default: the preset's]")
 @click.option("--epochs", type=int, default=100, show_default=True, help="Times that the longer video is seen.")
 @click.option("--steps", type=int, help="Optimizer steps, instead of epochs.")
-@click.option("--batch", type=int, default=16, show_default=True, help="Frames of each video in a step.")
+@click.option(
+    "--batch", type=int, default=16, show_default=True, help="Frames of each video in a step, in all processes."
+)
 @click.option(
     "--lr", type=float, default=2e-4, show_default=True, help="Learning rate; falls to 0 over the second half."
 )
@@ -60,6 +66,10 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
 @click.option("--sheet-every", type=int, default=250, show_default=True, help="Steps between contact sheets.")
 @click.option("--save-every", type=int, default=250, show_default=True, help="Steps between checkpoints.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--precision", default="fp32", show_default=True, help="fp32 or bf16, of the large networks.")
+@click.option(
+    "--compile", "compiled", is_flag=True, help="torch.compile the large networks: a slow start, then faster."
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in the output folder, given the same options.")
 @click.option("--overwrite", is_flag=True, help="Start anew in a folder that holds a checkpoint.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each step on stdout; words go to stderr.")
@@ -68,6 +78,7 @@ def train(
     config: dict[str, Any],
     weights: tuple[str, ...],
     device: str,
+    compiled: bool,
     resume: bool,
     overwrite: bool,
     as_json: bool,
@@ -77,47 +88,60 @@ def train(
 
     The output folder gets checkpoint.safetensors, contact sheets, metrics.jsonl with the losses of every step (and the
     same for TensorBoard, where the package tensorboard is installed), and config.toml, which --config takes to make the
-    same run again.
+    same run again. Under torchrun several processes train together, as one would with the same --batch:
+    torchrun --nproc-per-node 4 --no-python jokr train ...
     """
-    _let_typed_options_win(options)
-    model = _config(options)
-    a, a_masks, b, b_masks = (options.pop(name) for name in ("a", "a_masks", "b", "b_masks"))
     try:
+        from jokr_rt.training import distributed
         from jokr_rt.training.command import train_clips
-        from jokr_rt.training.losses import LossWeights
-        from jokr_rt.training.train import TrainOptions
     except ImportError as error:
         raise missing_extra("jokr train", error) from error
-    try:
-        options["weights"] = LossWeights(**config.get("weights", {}) | dict(_weight(text) for text in weights))
-    except TypeError:
-        known = ", ".join(LossWeights.__dataclass_fields__)
-        raise UsageError(f"--weight {' '.join(weights)}: the losses are {known}") from None
     from jokr_rt.console import loss_progress
 
-    with loss_progress() as show:
+    with distributed.session():
+        _let_typed_options_win(options)
+        clips = [options.pop(name) for name in ("a", "a_masks", "b", "b_masks")]
+        hyperparameters = _hyperparameters(options, config.get("weights", {}), weights)
+        with loss_progress() if distributed.is_leader() else nullcontext() as show:
 
-        def report(step: int, steps: int, losses: dict[str, float]) -> None:
-            show(step, steps, losses)
-            if as_json:
-                click.echo(json.dumps({"step": step, "steps": steps, "losses": losses}))
+            def report(step: int, steps: int, losses: dict[str, float]) -> None:
+                if show is not None:
+                    show(step, steps, losses)
+                if as_json:
+                    click.echo(json.dumps({"step": step, "steps": steps, "losses": losses}))
 
-        train_clips(
-            (a, b),
-            (a_masks, b_masks),
-            output,
-            TrainOptions(config=model, **options),
-            device=device,
-            resume=resume,
-            overwrite=overwrite,
-            say=lambda words: click.echo(words, err=True),
-            report=report,
-        )
+            train_clips(
+                (clips[0], clips[2]),
+                (clips[1], clips[3]),
+                output,
+                hyperparameters,
+                device=device,
+                compiled=compiled,
+                resume=resume,
+                overwrite=overwrite,
+                say=lambda words: click.echo(words, err=True),
+                report=report,
+            )
 
 
 def missing_extra(what: str, error: ImportError, extra: str = "train") -> EngineMissingError:
     """What to raise where PyTorch or another package of an extra is not installed."""
     return EngineMissingError(f"{what} needs the extra {extra} ({error}): pip install 'jokr-rt[{extra}]'")
+
+
+def _hyperparameters(
+    options: dict[str, Any], weights: dict[str, float], typed_weights: tuple[str, ...]
+) -> "TrainOptions":
+    from jokr_rt.training.losses import LossWeights
+    from jokr_rt.training.train import TrainOptions
+
+    model = _config(options)
+    try:
+        options["weights"] = LossWeights(**weights | dict(_weight(text) for text in typed_weights))
+    except TypeError:
+        known = ", ".join(LossWeights.__dataclass_fields__)
+        raise UsageError(f"--weight {' '.join(typed_weights)}: the losses are {known}") from None
+    return TrainOptions(config=model, **options)
 
 
 def _let_typed_options_win(options: dict[str, Any]) -> None:

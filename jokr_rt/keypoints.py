@@ -16,7 +16,7 @@ from jokr_rt.errors import UsageError
 Track = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
 
-MIN_CUTOFF, BETA, D_CUTOFF = 2.0, 4.0, 1.0
+MIN_CUTOFF, BETA, D_CUTOFF = 3.0, 4.0, 1.0
 """Of `OneEuroFilter`, chosen on the puppets: calmer keypoints and frames, and drawn no worse for the lag."""
 
 

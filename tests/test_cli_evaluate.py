@@ -60,6 +60,15 @@ def test_a_checkpoint_and_its_bundle_measure_the_same(tiny_checkpoint, tiny_bund
         assert one["value"] == pytest.approx(other["value"], rel=0.02), one["measure"]
 
 
+def test_on_black_the_model_sees_the_creatures_alone(clips, tiny_bundle):
+    fox = ["--data", clips / "fox" / "frames", clips / "fox" / "frames"]
+    masks = ["--a-masks", clips / "fox" / "masks", "--b-masks", clips / "fox" / "masks"]
+    plain, cut_out = (told(evaluate(tiny_bundle, *fox, *masks, *more, "--json")) for more in ([], ["--on-black"]))
+    assert "before black" in cut_out["notes"][-1]
+    assert plain["directions"]["a2b"]["cycle_error"] != cut_out["directions"]["a2b"]["cycle_error"]
+    assert_refused(evaluate(tiny_bundle, *fox, "--on-black"), 2, "--on-black", "--a-masks")
+
+
 def test_two_clips_are_measured_without_truth(clips, tiny_bundle, tmp_path):
     cat, fox = (clips / name / "frames" for name in ("cat", "fox"))
     masks = ["--a-masks", clips / "cat" / "masks", "--b-masks", clips / "fox" / "masks", "--engine", "onnxruntime"]

@@ -95,7 +95,7 @@ def test_a_folder_with_a_checkpoint_is_not_trampled(puppets, tmp_path):
         (["--extractor-size", "48"], ["extractor_size"]),
         (["--batch", "1"], ["batch"]),
         (["--weight", "diversity=lots"], ["diversity=lots"]),
-        (["--weight", "beauty=1"], ["beauty=1", "the losses are confusion, reconstruction"]),
+        (["--weight", "beauty=1"], ["beauty=1", "the losses are confusion, matching, reconstruction"]),
     ],
 )
 def test_options_that_cannot_be_meant_are_usage_errors(puppets, tmp_path, arguments, words):

@@ -10,7 +10,7 @@ import pytest
 
 from jokr_rt.errors import InputError
 from jokr_rt.evaluation import metrics
-from jokr_rt.evaluation.data import EvaluationData, clip_data, puppet_data
+from jokr_rt.evaluation.data import EvaluationData, before_black, clip_data, puppet_data
 from jokr_rt.evaluation.evaluate import evaluate
 from jokr_rt.evaluation.perform import IdentityTransformer
 from jokr_rt.evaluation.puppets import BLUE, BROWN, Motion, Walk, render, write_clip
@@ -35,6 +35,17 @@ def perfect(data: EvaluationData) -> Evaluation:
 
 def judged(data: EvaluationData, model: PerfectModel) -> Evaluation:
     return evaluate(model, model, data, model_name="faulty")
+
+
+def test_before_black_nothing_but_the_background_changes():
+    data = puppet_data(64, training=SHORT, test=SHORT, probe=SHORT)
+    cut_out = before_black(before_black(data))
+    for name, domain in data.domains.items():
+        clip = cut_out.domains[name].test
+        assert np.array_equal(clip.frames, domain.test.on_black)
+        assert np.array_equal(clip.on_black, domain.test.on_black)  # the edge's alpha counts once
+        assert clip.frames[domain.test.masks == 0].max() == 0
+        assert domain.test.frames[domain.test.masks == 0].max() > 0
 
 
 @pytest.mark.parametrize("side", SIDES)

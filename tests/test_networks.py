@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from jokr_rt.config import PRESETS, ModelConfig
@@ -47,6 +48,48 @@ def test_the_full_extractor_has_the_published_channels():
         layer.out_channels for layer in [*extractor.encoder, *extractor.decoder] if hasattr(layer, "out_channels")
     ]
     assert widths == [64, 128, 256, 512, 1024, 512, 256, 128, 64]
+
+
+def test_every_level_of_the_decoder_adds_the_encoders_of_its_size():
+    extractor = Model(TINY).eval().extractor
+    frames = torch.rand(1, 3, 128, 128) * 2 - 1
+    encoded, added, normalised = {}, {}, None
+    features = F.avg_pool2d(frames, 2)
+    for layer in extractor.encoder:
+        features = layer(features)
+        if isinstance(layer, nn.LeakyReLU):
+            encoded[features.shape[-1]] = features
+
+    def remember(layer, inputs, output):
+        nonlocal normalised
+        normalised = output
+
+    def compare(layer, inputs, output):
+        added[output.shape[-1]] = inputs[0] - normalised
+
+    for layer in extractor.decoder:
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_hook(remember)
+        if isinstance(layer, nn.ReLU):
+            layer.register_forward_hook(compare)
+    extractor(frames)
+    assert sorted(added) == [4, 8, 16, 32]
+    for side, found in added.items():
+        torch.testing.assert_close(found, encoded[side], atol=1e-5, rtol=0)
+
+
+def test_a_detail_reaches_the_extractors_maps_where_it_stands_past_the_bottleneck():
+    extractor = Model(TINY).eval().extractor
+    for layer in extractor.decoder:  # what comes up from the bottleneck is nothing
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.zeros_(layer.weight)
+    plain = torch.zeros(1, 3, 128, 128)
+    dotted = plain.clone()
+    dotted[..., 40:44, 80:84] = 1  # cells of the maps are 4 x 4 pixels of the frame
+    changed = (extractor(dotted)[0] - extractor(plain)[0]).abs().amax((0, 1))
+    # The first layer sees four pixels of the halved frame: two a cell, and one on either side.
+    rows, columns = torch.nonzero(changed > 1e-6, as_tuple=True)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (9, 11, 19, 21)
 
 
 def test_shapes_follow_from_the_config():
@@ -92,6 +135,17 @@ def test_a_new_spatial_transformer_is_the_identity():
     theta, warped = SpatialTransformer(TINY)(keypoints)
     torch.testing.assert_close(theta, torch.eye(2, 3).expand(4, 2, 3))
     torch.testing.assert_close(warped, render_heatmaps(keypoints, 64), atol=1e-5, rtol=0)
+
+
+def test_a_spatial_transformer_starts_from_any_map_whatever_the_pose():
+    transformer, theta = SpatialTransformer(TINY), torch.tensor([[0.7, -0.3, 0.2], [0.3, 0.7, -0.1]])
+    nn.init.normal_(transformer.regressor.weight)
+    transformer.start_from(theta)
+    keypoints = torch.rand(4, 5, 2) - 0.5
+    found, warped = transformer(keypoints)
+    assert torch.equal(found, theta.expand(4, 2, 3))
+    expected = affine_grid_sample(render_heatmaps(keypoints, 64), theta.expand(4, 2, 3).contiguous())
+    torch.testing.assert_close(warped, expected)
 
 
 def test_the_sampler_is_grid_sample_with_gradients():

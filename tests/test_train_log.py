@@ -14,7 +14,7 @@ from jokr_rt.errors import OutputError
 from jokr_rt.training.data import Clip
 from jokr_rt.training.log import METRICS, TENSORBOARD, MetricsLog
 from jokr_rt.training.train import Training, TrainOptions
-from tests.tiny import creature_frames
+from tests.tiny import creature_clips
 
 OPTIONS = TrainOptions(
     config=ModelConfig(keypoints=4, size=64, width=1 / 16, extractor_size=64), steps=4, batch=2, save_every=2
@@ -23,10 +23,7 @@ OPTIONS = TrainOptions(
 
 @pytest.fixture(scope="module")
 def clips() -> tuple[Clip, Clip]:
-    first, second = (torch.from_numpy(creature_frames(4, 64, seed)).permute(0, 3, 1, 2) for seed in (0, 1))
-    first, second = (torch.cat([rgb, (rgb.amax(1, True) > 0) * torch.tensor(255, dtype=torch.uint8)], 1)
-                     for rgb in (first, second))  # fmt: skip
-    return Clip("cat", first, True), Clip("fox", second, True)
+    return creature_clips(4)
 
 
 def lines_of(folder: Path) -> list[dict]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from jokr_rt.config import ModelConfig
 from jokr_rt.training.checkpoint import Checkpoint
+from jokr_rt.training.data import Clip
 from jokr_rt.training.networks import Model, render_heatmaps, soft_argmax
 
 TINY = ModelConfig(size=64, width=1 / 16, extractor_size=64)
@@ -27,6 +28,14 @@ def creature_frames(count: int, size: int, seed: int) -> NDArray[np.uint8]:
             inside = ((x - 0.5 * np.cos(angle)) / 0.3) ** 2 + ((y - 0.5 * np.sin(angle)) / 0.2) ** 2 < 1
             frames[index][inside] = colour
     return frames
+
+
+def creature_clips(count: int, size: int = 64) -> tuple[Clip, Clip]:
+    """Clips "cat" and "fox" of `creature_frames`, with masks."""
+    rgb = [torch.from_numpy(creature_frames(count, size, seed)).permute(0, 3, 1, 2) for seed in (0, 1)]
+    masks = [(frames.amax(1, keepdim=True) > 0) * torch.tensor(255, dtype=torch.uint8) for frames in rgb]
+    cat, fox = (torch.cat(pair, dim=1).contiguous() for pair in zip(rgb, masks, strict=True))
+    return Clip("cat", cat, True), Clip("fox", fox, True)
 
 
 def make_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jokr_rt.bundle import DIRECTIONS
-from jokr_rt.errors import InputError
+from jokr_rt.errors import InputError, UsageError
 from jokr_rt.evaluation import puppets
 from jokr_rt.evaluation.puppets import PROBE, PUPPETS, RATE, TEST, TRAINING, Floats, Puppet, Walk
 from jokr_rt.video import open_masks, open_video, with_masks
@@ -23,18 +23,19 @@ class LabelledClip:
     """Consecutive frames (T, S, S, 3) uint8 of one creature before its own background, and what is known of them.
 
     rate: frames per second. masks: (T, S, S) uint8, 255 on the creature, or None. joints: true ones (T, J, 2) in
-    [-1, 1], or None.
+    [-1, 1], or None. is_cut_out: whether `frames` show the creature before black already.
     """
 
     frames: NDArray[np.uint8]
     rate: float
     masks: NDArray[np.uint8] | None = None
     joints: Floats | None = None
+    is_cut_out: bool = False
 
     @property
     def on_black(self) -> NDArray[np.uint8]:
         """The frames with the masks' alpha before black; as they are where there are no masks."""
-        if self.masks is None:
+        if self.masks is None or self.is_cut_out:
             return self.frames
         # One frame at a time: float copies of a whole clip would not fit where the clip does.
         pairs = zip(self.frames, self.masks, strict=True)
@@ -127,6 +128,22 @@ def clip_data(
         count = f"{'the first ' if was_cut else ''}{len(clip.frames)} frames"
         notes.append(f"{domain} ({name}) is {path}: {count}, {'without' if clip.masks is None else 'with'} masks")
     return EvaluationData(f"{clips[0]} {clips[1]}", domains, notes=tuple(notes))
+
+
+def before_black(data: EvaluationData) -> EvaluationData:
+    """The same with the creatures before black, as `jokr run --masks` has them. Raises UsageError without masks."""
+
+    def cut_out(clip: LabelledClip) -> LabelledClip:
+        return replace(clip, frames=clip.on_black, is_cut_out=True)
+
+    domains = {}
+    for name, domain in data.domains.items():
+        if domain.test.masks is None:
+            raise UsageError(f"--on-black: {domain.name} has no masks; give them with --{name}-masks")
+        probe = None if domain.probe is None else cut_out(domain.probe)
+        domains[name] = Domain(domain.name, cut_out(domain.training), cut_out(domain.test), probe)
+    note = "keypoints are found on the creature before black, as jokr run --masks does"
+    return replace(data, domains=domains, notes=(*data.notes, note))
 
 
 def _film(puppet: Puppet, walk: Walk, size: int) -> LabelledClip:

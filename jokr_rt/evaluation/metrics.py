@@ -7,8 +7,9 @@ the width of the frame.
 import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import KFold
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -21,7 +22,8 @@ PEAK = 255.0
 PSNR_CAP = 100.0  # dB; two equal pictures would have infinitely many
 DRAWN_LEVEL = 24  # of 255: brighter than this in any channel is drawn, darker is the black around it
 MIN_DETERMINANT = 0.05  # as `jokr_rt.training.geometry.inverse` has it
-RIDGE = 1e-6  # only so that collinear keypoints have a solution
+RIDGES = np.logspace(-6, 0, 13)
+FOLDS = 8
 SEED = 0
 
 
@@ -72,12 +74,16 @@ def moved_by(theta: Points, keypoints: Points) -> Points:
     return np.asarray((keypoints - shift) @ inverse.transpose(0, 2, 1), keypoints.dtype)
 
 
-def linear_map(inputs: Points, targets: Points) -> Ridge:
-    """Least squares from points (T, K, 2) to points (T, J, 2), with an intercept."""
-    return Ridge(RIDGE).fit(_flat(inputs), _flat(targets))
+def linear_map(inputs: Points, targets: Points) -> RidgeCV:
+    """Least squares from points (T, K, 2) to points (T, J, 2), with an intercept and a ridge.
+
+    The ridge is the one of RIDGES that predicts best across FOLDS runs of these frames: keypoints are many and move
+    together, so plain least squares would rest on differences that are mostly noise.
+    """
+    return RidgeCV(RIDGES, cv=KFold(min(FOLDS, len(inputs)))).fit(_flat(inputs), _flat(targets))
 
 
-def regression_error(fitted: Ridge, inputs: Points, targets: Points, lengths: Points) -> float:
+def regression_error(fitted: RidgeCV, inputs: Points, targets: Points, lengths: Points) -> float:
     """Mean distance of predicted from true points (T, J, 2), each frame's in units of its length (T,)."""
     predicted = fitted.predict(_flat(inputs)).reshape(targets.shape)
     return normalised_error(predicted, targets, lengths)

@@ -16,7 +16,7 @@ from jokr_rt.config import ModelConfig
 from jokr_rt.errors import CheckpointError, OutputError, UsageError
 from jokr_rt.training.networks import Model
 
-FORMAT = "jokr-checkpoint-1"
+FORMAT = "jokr-checkpoint-2"  # 1: an extractor without skips
 Tensors = dict[str, torch.Tensor]
 
 
@@ -27,7 +27,7 @@ class Checkpoint:
     model: in eval mode. domains: the videos' names for people, of "a" and "b".
     references: for "a" and "b", frames (R, size, size, 3) uint8 of the object on black, spread over the video; the
     target's appearance is read off one of them. step: optimizer steps taken. recipe: the hyperparameters it was trained
-    with, keys as in `jokr_rt.training.recipe`; empty where they were not kept, as in version 0.1.
+    with, keys as in `jokr_rt.training.recipe`; empty for a model that was not trained.
     """
 
     model: Model
@@ -60,8 +60,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         model.load_state_dict(weights)
         references = {domain: tensors[f"references.{domain}"].numpy() for domain in ("a", "b")}
         domains = {domain: str(header["domains"][domain]) for domain in ("a", "b")}
-        recipe = dict(header.get("recipe", {}))
-        return Checkpoint(model.eval(), domains, references, int(header["step"]), recipe)
+        return Checkpoint(model.eval(), domains, references, int(header["step"]), dict(header["recipe"]))
     except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"{path}: weights and model config do not fit each other: {reason}") from None

@@ -1,11 +1,13 @@
 """From paths and options to a trained checkpoint: what `jokr train` does."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from jokr_rt.errors import UsageError
+from jokr_rt.errors import TrainingError, UsageError
+from jokr_rt.training import distributed
 from jokr_rt.training.checkpoint import Checkpoint
 from jokr_rt.training.data import Clip, load_clip, on_black
 from jokr_rt.training.log import HAS_TENSORBOARD
@@ -21,6 +23,7 @@ def train_clips(
     options: TrainOptions,
     *,
     device: str,
+    compiled: bool = False,
     resume: bool,
     overwrite: bool,
     say: Callable[[str], None],
@@ -28,12 +31,17 @@ def train_clips(
 ) -> Checkpoint:
     """Train from two clips into the folder `output`, telling `say` in words what happens and `report` every step.
 
-    Raises UsageError where the folder holds a checkpoint, and what `load_clip` and `Training` raise.
+    Of several processes, each of which calls this within `distributed.session`, only the leader tells and writes.
+    Raises UsageError where the folder holds a checkpoint, TrainingError where the networks, if they are to be
+    `compiled`, cannot be, and what `load_clip` and `Training` raise.
     """
     if not resume and not overwrite and (output / CHECKPOINT).exists():
         raise UsageError(f"{output}: holds a checkpoint; --resume goes on with it, --overwrite starts anew")
     where = _device(device)
-    say(f"training on {where}, {torch.get_num_threads()} threads, seed {options.seed}")
+    if not distributed.is_leader():
+        say = _keep_quiet
+    team = f"{distributed.world_size()} processes, " if distributed.world_size() > 1 else ""
+    say(f"training on {where}, {team}{torch.get_num_threads()} threads, seed {options.seed}")
     first, second = (load_clip(path, mask, options.config.size) for path, mask in zip(sources, masks, strict=True))
     for clip in (first, second):
         say(f"{clip.name}: {len(clip.frames)} frames, {'with' if clip.has_masks else 'without'} masks")
@@ -42,10 +50,11 @@ def train_clips(
         training.resume()
         say(f"resumed after step {training.step} of {training.steps}")
     clips = dict(zip(CLIPS, (sources[0], masks[0], sources[1], masks[1]), strict=True))
-    write_recipe(output / CONFIG, options, {key: path for key, path in clips.items() if path is not None})
+    if distributed.is_leader():
+        write_recipe(output / CONFIG, options, {key: path for key, path in clips.items() if path is not None})
     if HAS_TENSORBOARD:
         say(f"to watch it: tensorboard --logdir {output}")
-    checkpoint = training.run(report)
+    checkpoint = _run_compiled(training, report) if compiled else training.run(report)
     for clip in (first, second):
         if clip.has_masks:
             gap = background_gap(checkpoint.model, clip)
@@ -72,4 +81,26 @@ def _device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
+    if name == "cuda" and distributed.world_size() > 1:
+        index = int(os.environ["LOCAL_RANK"])
+        if index >= torch.cuda.device_count():
+            raise UsageError(f"--nproc-per-node: {torch.cuda.device_count()} CUDA devices here; start one process each")
+        torch.cuda.set_device(index)
+        return torch.device(name, index)
     return torch.device(name)
+
+
+def _run_compiled(training: Training, report: Report) -> Checkpoint:
+    training.stepper.compile()
+    try:
+        return training.run(report)
+    except RuntimeError as error:  # compiled at the first call of each network, and of its gradient
+        if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+            raise
+        cause = getattr(error, "inner_exception", error)
+        reason = f"{type(cause).__name__}: {str(cause).strip().splitlines()[0]}"
+        raise TrainingError(f"--compile: {reason}; torch.compile needs a C++ compiler, on a GPU Triton") from None
+
+
+def _keep_quiet(words: str) -> None:
+    pass

@@ -1,17 +1,17 @@
-"""Training clips in memory, and the random views of them that a training step sees."""
+"""Training clips, decoded once into a temporary file."""
 
+import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jokr_rt.errors import InputError
-from jokr_rt.training.geometry import random_affine, warp
+from jokr_rt.errors import InputError, OutputError
 from jokr_rt.video import open_masks, open_video, with_masks
 
 MIN_FRAMES = 3  # one to draw, its neighbour, and another to take the appearance from
@@ -36,95 +36,45 @@ class Clip:
 
 
 def load_clip(path: str | Path, masks: str | Path | None, size: int) -> Clip:
-    """Decode a whole clip, letterboxed. Raises InputError, also where masks do not fit the frames."""
+    """Decode a whole clip, letterboxed, into a temporary file without a name; the tensor maps it.
+
+    So the operating system keeps the frames in memory where they fit, and else reads them from the disk as they are
+    used. TMPDIR chooses the folder. Raises InputError, also where masks do not fit the frames, and OutputError where
+    the disk is full.
+    """
     path = Path(path)
-    pictures = []
     with ExitStack() as stack:
         video = stack.enter_context(open_video(path, size=size))
         mattes = stack.enter_context(open_masks(masks, size=size)) if masks is not None else None
+        file = stack.enter_context(tempfile.TemporaryFile(buffering=0))
+        count = 0
         for frame, mask in with_masks(video, mattes):
             object_mask = np.ones(frame.rgb.shape[:2], np.bool_) if mask is None else mask
             picture = np.concatenate([frame.rgb, object_mask[..., None] * np.uint8(255)], axis=2)
-            pictures.append(torch.from_numpy(picture).permute(2, 0, 1))
-    if len(pictures) < MIN_FRAMES:
-        raise InputError(f"{path}: {len(pictures)} frames; training needs at least {MIN_FRAMES}")
-    frames = torch.stack(pictures).contiguous()
+            _append(file, picture.transpose(2, 0, 1), path)
+            count += 1
+        if count < MIN_FRAMES:
+            raise InputError(f"{path}: {count} frames; training needs at least {MIN_FRAMES}")
+        frames = torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=(count, 4, size, size)))
     if not frames[:, 3].any():
         raise InputError(f"{masks}: no mask shows an object (white); check the masks")
     name = path.parent.name if path.is_dir() and path.name == "frames" else path.stem
     return Clip(name or path.stem, frames, masks is not None)
 
 
-@dataclass(frozen=True)
-class Views:
-    """What a step sees of one clip; N views each of frames, their neighbours in time and frames to take looks from.
-
-    Each is (N, 4, size, size) float in [0, 1]: RGB and mask, before any augmentation.
-    """
-
-    frames: Tensor
-    following: Tensor
-    looks: Tensor
-
-    @classmethod
-    def sample(cls, clip: Clip, count: int, device: torch.device) -> "Views":
-        length = len(clip.frames)
-        now = torch.randint(length - 1, (count,))
-        # Any frame but the one to be drawn: were it the same, its looks would give away its pose.
-        looks = (now + torch.randint(1, length, (count,))) % length
-        swap = torch.rand(count) < 0.5  # time runs both ways
-        first, second = torch.where(swap, now + 1, now), torch.where(swap, now, now + 1)
-        looks = torch.where(looks == first, (looks + 1) % length, looks)
-        return cls(*(clip.frames[indices].to(device).float() / 255 for indices in (first, second, looks)))
-
-
-def background_plate(clip: Clip) -> Tensor:
-    """What stands behind the object: mean over time of the pixels off the mask, (1, 3, size, size) in [0, 1].
-
-    Where the object never moves away, the mean colour of the surroundings.
-    """
-    total = torch.zeros_like(clip.frames[:1, :3], dtype=torch.float32)
-    seen = torch.zeros_like(total[:, :1])
-    for frame in clip.frames.split(32):
-        outside = (frame[:, 3:] < 128).float()
-        total += (frame[:, :3].float() / 255 * outside).sum(0, keepdim=True)
-        seen += outside.sum(0, keepdim=True)
-    around = total.sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True).clamp(min=1)
-    return torch.where(seen > 0, total / seen.clamp(min=1), around)
+def _append(file: IO[bytes], picture: NDArray[np.uint8], path: Path) -> None:
+    """Write it whole. Unbuffered, so that nothing is left to fail later; then a write may stop short."""
+    rest = memoryview(picture.tobytes())
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        folder = tempfile.gettempdir()
+        raise OutputError(
+            f"{folder}: no room for the decoded frames of {path}: {error.strerror}; set TMPDIR to a folder with more"
+        ) from None
 
 
 def on_black(views: Tensor) -> Tensor:
     """RGB and mask (N, 4, size, size) in [0, 1] -> the object before black, (N, 3, size, size) in [-1, 1]."""
     return views[:, :3] * views[:, 3:] * 2 - 1
-
-
-class Backgrounds:
-    """Puts objects before black, their own or random backgrounds, so that the extractor does without masks later."""
-
-    def __init__(self, clips: tuple[Clip, Clip], device: torch.device) -> None:
-        self.plates = torch.cat([background_plate(clip) for clip in clips]).to(device)
-        self.masked = [clip.has_masks for clip in clips]
-
-    def compose(self, views: Tensor, domain: int) -> Tensor:
-        """(N, 4, size, size) RGB and mask in [0, 1] -> (N, 3, size, size) in [-1, 1], each its own background."""
-        rgb, mask = views[:, :3], views[:, 3:]
-        if not self.masked[domain]:
-            return rgb * 2 - 1
-        choice = torch.randint(4, (len(views), 1, 1, 1), device=views.device)
-        behind = torch.where(choice == 1, self._plates(rgb), self._noise(rgb))
-        behind = torch.where(choice == 0, torch.zeros_like(rgb), behind)
-        composed = rgb * mask + behind * (1 - mask)
-        return torch.where(choice == 3, rgb, composed) * 2 - 1
-
-    def _plates(self, like: Tensor) -> Tensor:
-        plates = self.plates[torch.randint(len(self.plates), (len(like),), device=like.device)]
-        return warp(plates, random_affine(len(like), like, degrees=30, scale=0.3, shift=0.4))
-
-    def _noise(self, like: Tensor) -> Tensor:
-        """Clouds of random colour, coarse and fine."""
-        count, _, height, width = like.shape
-        noise = torch.rand(count, 3, 1, 1, device=like.device)
-        for cells in (4, 16):
-            layer = torch.rand(count, 3, cells, cells, device=like.device) - 0.5
-            noise = noise + F.interpolate(layer, (height, width), mode="bilinear", align_corners=False)
-        return noise.clamp(0, 1)

@@ -3,11 +3,14 @@
 An image warped by theta shows at p what stood at theta(p), so a point at k moves to inverse(theta)(k).
 """
 
+import copy
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from jokr_rt.training import distributed
 
 
 def transform(theta: Tensor, points: Tensor) -> Tensor:
@@ -30,12 +33,31 @@ def inverse(theta: Tensor) -> Tensor:
     return torch.cat([linear, -linear @ theta[:, :, 2:]], dim=2)
 
 
-def random_affine(count: int, like: Tensor, *, degrees: float = 8, scale: float = 0.12, shift: float = 0.12) -> Tensor:
-    """Random maps (count, 2, 3): rotation, log-scale, log-aspect (half as wide) and shift, each normal with that std.
+def registration(first: Tensor, second: Tensor, damping: float = 0.01) -> Tensor:
+    """The map (1, 2, 3) from the second points (K, 2) to the first: least squares, there and back averaged.
 
+    One way alone shrinks where points differ by more than the map. damping: pull to the identity, which alone counts
+    where the points have run together.
+    """
+
+    def fit(points: Tensor, onto: Tensor) -> Tensor:
+        known = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
+        weight = damping * torch.eye(3, device=points.device)
+        identity = torch.eye(3, 2, device=points.device)
+        return torch.linalg.solve(known.T @ known + weight, known.T @ onto + weight @ identity).T[None]
+
+    return (fit(second, first) + inverse(fit(first, second))) / 2
+
+
+def random_affine(
+    count: int, random: torch.Generator, *, degrees: float = 8, scale: float = 0.12, shift: float = 0.12
+) -> Tensor:
+    """Random maps (count, 2, 3), on the generator's device.
+
+    Rotation, log-scale, log-aspect (half as wide) and shift are normal with these stds.
     Rotation is clipped at two stds, so that no creature stands on its head.
     """
-    angle, size, aspect, dx, dy = torch.randn(5, count, dtype=like.dtype, device=like.device).clamp(-2, 2)
+    angle, size, aspect, dx, dy = torch.randn(5, count, generator=random, device=random.device).clamp(-2, 2)
     angle = angle * math.radians(degrees)
     x = torch.exp(size * scale + aspect * scale / 2)
     y = torch.exp(size * scale - aspect * scale / 2)
@@ -54,3 +76,36 @@ def warp(images: Tensor, theta: Tensor) -> Tensor:
     """Sample images (N, C, H, W) bilinearly at theta (N, 2, 3) of each pixel; zeros outside."""
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
+
+
+class SmoothWarp:
+    """Random smooth maps of the plane, one for each image: p -> theta @ (p, 1) + bend(p).
+
+    The bend is a cubic interpolation of CELLS x CELLS random displacements of std `amount`, in half-widths.
+    """
+
+    CELLS = 5
+    FIELD = 32  # cells of the interpolated bend
+
+    def __init__(self, theta: Tensor, random: torch.Generator, amount: float = 0.08) -> None:
+        self.theta = theta
+        knots = torch.randn(len(theta), 2, self.CELLS, self.CELLS, generator=random, device=random.device) * amount
+        self._bend = F.interpolate(knots, self.FIELD, mode="bicubic", align_corners=True)
+
+    def share(self, count: int) -> "SmoothWarp":
+        """This process's maps of those of `count` views of each video, see `distributed.share`."""
+        mine = copy.copy(self)
+        mine.theta, mine._bend = distributed.share(self.theta, count), distributed.share(self._bend, count)
+        return mine
+
+    def transform(self, points: Tensor) -> Tensor:
+        """Apply to points (N, K, 2)."""
+        bend = F.grid_sample(self._bend, points[:, :, None], align_corners=True, padding_mode="border")
+        return transform(self.theta, points) + bend[..., 0].transpose(1, 2)
+
+    def warp(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) that show at p what stood at the mapped p; zeros outside."""
+        height, width = images.shape[2:]
+        pixels = F.affine_grid(torch.eye(2, 3, device=images.device)[None], [1, 1, height, width], align_corners=False)
+        points = pixels.flatten(1, 2).expand(len(images), -1, -1)
+        return F.grid_sample(images, self.transform(points).unflatten(1, (height, width)), align_corners=False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from jokr_rt.config import GAUSSIAN_STD, ModelConfig
+from jokr_rt.training.distributed import BatchNorm
 
 SOFTMAX_TEMPERATURE = 0.1
 
@@ -88,7 +89,11 @@ def _up(inputs: int, outputs: int) -> nn.ConvTranspose2d:
 
 
 class KeypointExtractor(nn.Module):
-    """Encoder-decoder from a frame to K keypoints and an appearance map (paper's detailed pseudo-code)."""
+    """Encoder-decoder from a frame to K keypoints and an appearance map (paper's detailed pseudo-code).
+
+    Ours: each level of the decoder adds the encoder's of the same size, as an hourglass does (Newell et al. 2016). It
+    has no weights. Without it all positions pass through a bottleneck of a few cells, and stay vague.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -96,10 +101,10 @@ class KeypointExtractor(nn.Module):
         widths = [config.channels(full) for full in (64, 128, 256, 512, 1024)]
         encoder: list[nn.Module] = [_conv(3, widths[0]), nn.LeakyReLU(0.2)]
         for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
-            encoder += [_conv(inputs, outputs), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
+            encoder += [_conv(inputs, outputs), BatchNorm(outputs), nn.LeakyReLU(0.2)]
         decoder: list[nn.Module] = []
         for inputs, outputs in zip(widths[:0:-1], widths[-2::-1], strict=True):
-            decoder += [_up(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU()]
+            decoder += [_up(inputs, outputs), BatchNorm(outputs), nn.ReLU()]
         self.encoder = nn.Sequential(*encoder)
         self.decoder = nn.Sequential(*decoder)
         self.keypoint_head = nn.Conv2d(widths[0], config.keypoints, kernel_size=1)
@@ -115,11 +120,24 @@ class KeypointExtractor(nn.Module):
         reduction = self.config.size // self.config.extractor_size
         if reduction > 1:
             frames = F.avg_pool2d(frames, reduction)
-        features = self.decoder(self.encoder(frames))
+        features = self._features(frames)
         appearance = self.appearance_head(features)
         if reduction > 1:
             appearance = F.interpolate(appearance, scale_factor=reduction, mode="bilinear", align_corners=False)
         return self.keypoint_head(features), appearance
+
+    def _features(self, features: Tensor) -> Tensor:
+        skips = []
+        for layer in self.encoder:
+            features = layer(features)
+            if isinstance(layer, nn.LeakyReLU):
+                skips.append(features)
+        skips.pop()
+        for layer in self.decoder:
+            if isinstance(layer, nn.ReLU):  # not after BatchNorm, which export folds away
+                features = features + skips.pop()
+            features = layer(features)
+        return features
 
 
 class DomainClassifier(nn.Module):
@@ -152,9 +170,13 @@ class SpatialTransformer(nn.Module):
         )  # fmt: skip
         side = ((config.extractor_map_size - 6) // 2 - 4) // 2
         self.regressor = nn.Linear(features * side * side, 6)
-        nn.init.zeros_(self.regressor.weight)
-        with torch.no_grad():
-            self.regressor.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
+        self.start_from(torch.eye(2, 3))
+
+    @torch.no_grad()
+    def start_from(self, theta: Tensor) -> None:
+        """Make it the constant map theta (2, 3)."""
+        self.regressor.weight.zero_()
+        self.regressor.bias.copy_(theta.flatten())
 
     def locate(self, keypoints: Tensor) -> Tensor:
         """Keypoints (N, K, 2) -> theta (N, 2, 3), in the sense of `affine_grid_sample`."""
@@ -178,13 +200,11 @@ class Generator(nn.Module):
         self.down = nn.ModuleList()
         for level, (inputs, outputs) in enumerate(zip([config.keypoints + 3, *down[:-1]], down, strict=True)):
             inner = 0 < level < len(down) - 1  # no statistics over the first level, nor over one that may be 1 x 1
-            self.down.append(
-                nn.Sequential(_conv(inputs, outputs), *[nn.BatchNorm2d(outputs)] * inner, nn.LeakyReLU(0.2))
-            )
+            self.down.append(nn.Sequential(_conv(inputs, outputs), *[BatchNorm(outputs)] * inner, nn.LeakyReLU(0.2)))
         self.up = nn.ModuleList()
         skips = [0, *down[-2::-1]]
         for inputs, skip, outputs in zip([down[-1], *up[:-1]], skips, up, strict=True):
-            self.up.append(nn.Sequential(_up(inputs + skip, outputs), nn.BatchNorm2d(outputs), nn.ReLU()))
+            self.up.append(nn.Sequential(_up(inputs + skip, outputs), BatchNorm(outputs), nn.ReLU()))
         self.head = _up(up[-1], 4)
 
     def forward(self, warped: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:

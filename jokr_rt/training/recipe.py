@@ -14,6 +14,7 @@
     seed = 0
     sheet_every = 250
     save_every = 250
+    precision = "fp32"          # or "bf16"
 
     [weights]                   # fields of LossWeights
     diversity = 4.0

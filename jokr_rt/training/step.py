@@ -1,15 +1,18 @@
-"""One optimizer step: the networks, the random views they see, and what pulls at them."""
+"""One optimizer step: the networks, and what pulls at them."""
 
+import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jokr_rt.config import ModelConfig
-from jokr_rt.training import losses
-from jokr_rt.training.data import Backgrounds, Clip, Views, on_black
-from jokr_rt.training.geometry import compose, inverse, random_affine, transform, warp
+from jokr_rt.training import distributed, losses
+from jokr_rt.training.data import on_black
+from jokr_rt.training.distributed import gather
+from jokr_rt.training.geometry import inverse, registration, transform, warp
 from jokr_rt.training.losses import LossWeights
 from jokr_rt.training.networks import (
     DomainClassifier,
@@ -19,155 +22,217 @@ from jokr_rt.training.networks import (
     render_heatmaps,
     soft_argmax,
 )
+from jokr_rt.training.views import Batch
 
 Losses = dict[str, Tensor]
 ADAM_BETAS = (0.5, 0.999)
 GRADIENT_NORM = 5.0
+TRANSFORMER_RATE = 0.1  # of the learning rate: at the full one theta swings about
+AVERAGE_DECAY = 0.998
+CENTRES_DECAY = 0.98
+LATE = frozenset({"adversarial", "confusion", "matching", "cycle"})  # losses that come in gradually
+EARLY = frozenset({"coverage"})  # and that fade: it would hold a long tail's keypoints where a short one has none
+EARLY_LEFT = 0.1  # of their weights, at the end
 
 
 @dataclass(frozen=True)
 class Drawn:
     """What the model made of a batch of 2n views, first n of video A, then n of B.
 
-    keypoints: of the un-augmented frames. moved: the same in the other video's space. images: 4n, first the
-    reconstructions of `targets` (2n, RGB on black in [-1, 1]), then the retargeted frames, each of the domain opposite
-    to its view's.
+    keypoints: 4n poses of plain frames, first 2n of A. moved: the same in the other video's space. destination: the 2n
+    of these that are drawn. images: 4n, first the reconstructions of `targets` (2n, RGB on black in [-1, 1]), then the
+    retargeted frames, each of the domain opposite to its view's.
     """
 
     keypoints: Tensor
     moved: Tensor
+    destination: Tensor
     targets: Tensor
     images: Tensor
 
 
 class Stepper:
-    """Model, critics and their optimizers. `step` is deterministic in torch's random state."""
+    """Model, critics and their optimizers. `step` is deterministic in the batch and torch's random state.
+
+    `average` is what to keep: the model's weights averaged exponentially over the steps, which evens out the swings of
+    adversarial training (Yazici et al. 2019).
+    """
 
     def __init__(
-        self, config: ModelConfig, clips: tuple[Clip, Clip], weights: LossWeights, lr: float, device: torch.device
+        self, config: ModelConfig, weights: LossWeights, lr: float, device: torch.device, precision: str = "fp32"
     ) -> None:
-        self.clips, self.weights, self.device = clips, weights, device
+        self.weights, self.device, self.precision = weights, device, precision
         self.model = Model(config)
         critics = {"classifier": DomainClassifier(config), "discriminator": PatchDiscriminator(config)}
-        self.networks = nn.ModuleDict({"model": self.model, **critics}).to(device)
-        self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), lr, betas=ADAM_BETAS)
-            for name, network in self.networks.items()
-        }
-        self.backgrounds = Backgrounds(clips, device)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.networks = nn.ModuleDict({"model": self.model, **critics, "average": self.average})
+        self.networks.register_buffer("centres", torch.zeros(2, config.keypoints, 2))
+        # On a GPU, convolutions are fastest where a pixel's channels lie side by side.
+        layout = torch.channels_last if device.type == "cuda" else torch.preserve_format
+        self.networks.to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.centres: Tensor = self.networks.get_buffer("centres")  # mean keypoints of each video, lately
+        transformers = [*self.model.stn_a2b.parameters(), *self.model.stn_b2a.parameters()]
+        rest = [*self.model.extractor.parameters(), *self.model.generator.parameters()]
+        groups = {name: [{"params": list(critic.parameters()), "rate": 1.0}] for name, critic in critics.items()}
+        groups["model"] = [{"params": rest, "rate": 1.0}, {"params": transformers, "rate": TRANSFORMER_RATE}]
+        self.optimizers = {name: torch.optim.Adam(group, lr, betas=ADAM_BETAS) for name, group in groups.items()}
+        self._averaging = {name: distributed.averaging(self.networks[name]) for name in self.optimizers}
+
+    def compile(self) -> None:
+        """Let `torch.compile` make the large networks faster; the first steps are slow then."""
+        for network in (self.model.extractor, self.model.generator, self.networks["discriminator"]):
+            network.compile()
 
     def set_phase(self, lr: float, freeze_statistics: bool) -> None:
         """Learning rate, and whether BatchNorm keeps its statistics, as it will when exported."""
         self.networks.train()
+        self.average.eval()
         if freeze_statistics:
             for module in self.model.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group["rate"]
 
-    def step(self, count: int, ramp: float) -> Losses:
-        """Draw `count` views of each clip and learn from them. ramp in [0, 1] scales what comes in late.
+    def step(self, batch: Batch, ramp: float) -> Losses:
+        """Learn from a batch. ramp in [0, 1] scales what comes in late.
 
         Returns the unweighted losses; those of the critics too. The caller checks that they are finite.
         """
-        drawn, found = self._forward([Views.sample(clip, count, self.device) for clip in self.clips])
-        domain = torch.arange(2, device=self.device).repeat_interleave(count)
-        fakes = self._fakes(drawn, domain, found)
-        late = {"adversarial", "confusion", "cycle"}
+        if ramp == 0:  # the keypoints are still on their way; the map between their mean places is all there is to know
+            for transformer, theta in zip((self.model.stn_a2b, self.model.stn_b2a), self._registered(), strict=True):
+                transformer.start_from(theta)
+        drawn, found = self._forward(batch)
+        domain = torch.arange(2, device=self.device).repeat_interleave(len(batch.targets) // 2)
+        fakes = self._fakes(drawn, batch, domain, found)
+        scale = dict.fromkeys(LATE, ramp) | dict.fromkeys(EARLY, 1 - (1 - EARLY_LEFT) * ramp)
         total = torch.stack(
-            [value * getattr(self.weights, name) * (ramp if name in late else 1) for name, value in found.items()]
+            [value * getattr(self.weights, name) * scale.get(name, 1) for name, value in found.items()]
         ).sum()
         self._update("model", total)
         found["discriminator"] = self._teach_discriminator(drawn, fakes, domain)
-        found["classifier"] = self._teach_classifier(drawn, domain)
-        return {name: value.detach() for name, value in found.items()}
+        found["classifier"] = self._teach_classifier(drawn)
+        return {name: distributed.mean(value.detach()) for name, value in found.items()}
 
-    def _forward(self, views: list[Views]) -> tuple[Drawn, Losses]:
-        count = len(views[0].frames)
-        frames, following, looks = (
-            torch.cat([getattr(view, name) for view in views]) for name in ("frames", "following", "looks")
-        )
-        base, extra, other = (random_affine(2 * count, frames) for _ in range(3))
-        augmented = warp(frames, base)
-        seen = [augmented, warp(following, base), warp(frames, compose(base, extra))]
-        inputs = [self.backgrounds.compose(part, side) for group in seen for side, part in enumerate(group.chunk(2))]
-        # Appearance is read off an object on black, as export does; so no background can find its way into it.
-        logits, appearance = self.model.extractor(torch.cat([*inputs, on_black(warp(looks, other))]))
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """Move `average` towards the model; the first steps, which know little, are soon forgotten."""
+        decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
+        for average, weight in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            average.lerp_(weight, 1 - decay)
+        for kept, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            kept.copy_(buffer)
+
+    @torch.no_grad()
+    def _registered(self) -> Tensor:
+        """Theta (2, 2, 3), of "a2b" and "b2a", between the two videos' mean keypoints."""
+        theta = registration(self.centres[0], self.centres[1])
+        return torch.cat([theta, inverse(theta)])
+
+    def _through(self, network: nn.Module, *inputs: Tensor) -> Any:
+        """A network's outputs, in fp32 whatever it computes in."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            outputs = network(*inputs)
+        return outputs.float() if isinstance(outputs, Tensor) else tuple(output.float() for output in outputs)
+
+    def _forward(self, batch: Batch) -> tuple[Drawn, Losses]:
+        logits, appearance = self._through(self.model.extractor, batch.inputs)
         keypoints, _, mass = soft_argmax(logits)
-        now, after, again, _ = keypoints.chunk(4)
-        mask = F.adaptive_max_pool2d(augmented[:, 3:], mass.shape[-1])
+        count = len(batch.targets)
+        now, *following, again, worn = keypoints.split(count)
+        mask = F.adaptive_max_pool2d(batch.targets[:, 3:], mass.shape[-1])
         found = {
-            "sparsity": losses.sparsity_loss(mass.chunk(4)[0], mask),
+            "sparsity": losses.sparsity_loss(mass[:count], mask),
             "coverage": losses.coverage_loss(now, mask),
             "diversity": losses.diversity_loss(now),
-            "temporal": losses.temporal_loss(now, after),
-            "equivariance": losses.keypoint_distance(again, transform(inverse(extra), now)),
+            "equivariance": losses.keypoint_distance(batch.extra.transform(again), now),
         }
-        drawn = self._draw(now, transform(base, now), augmented, appearance.chunk(4)[3], found)
-        return drawn, found
+        if following:
+            found["temporal"] = losses.temporal_loss(now, following[0])
+        # Poses of the plain frames: of those to draw, and of those that lend their looks; first all of A, then of B.
+        poses = [transform(batch.base, now).chunk(2), transform(batch.other, worn).chunk(2)]
+        keypoints = torch.cat([poses[0][0], poses[1][0], poses[0][1], poses[1][1]])
+        there, moved = self._move(keypoints, found)
+        theta, plain, destination = (_to_draw(each) for each in (there, keypoints, moved))
+        images = self._draw(batch, now, plain, theta, appearance[-count:], found)
+        return Drawn(keypoints, moved, destination, on_black(batch.targets), images), found
 
-    def _draw(self, augmented: Tensor, keypoints: Tensor, targets: Tensor, looks: Tensor, found: Losses) -> Drawn:
-        """Reconstruct from augmented keypoints, retarget from plain ones; add the losses of both to `found`."""
-        size = self.model.config.heatmap_size
+    def _move(self, keypoints: Tensor, found: Losses) -> tuple[Tensor, Tensor]:
+        """Theta of each pose, and the poses in the other video's space; adds the losses that see poses alone."""
         in_a, in_b = keypoints.chunk(2)
-        there = torch.cat([self.model.stn_a2b.locate(in_a), self.model.stn_b2a.locate(in_b)])
+        self.centres.lerp_(distributed.mean(torch.stack([in_a, in_b]).detach().mean(1)), 1 - CENTRES_DECAY)
+        there_a, there_b = self.model.stn_a2b.locate(in_a), self.model.stn_b2a.locate(in_b)
+        there = torch.cat([there_a, there_b])
         moved = transform(inverse(there), keypoints)
         moved_a, moved_b = moved.chunk(2)
         back = torch.cat([self.model.stn_b2a.locate(moved_a), self.model.stn_a2b.locate(moved_b)])
-        found["affine"] = torch.stack([losses.affine_loss(theta) for theta in there.chunk(2)]).mean()
+        anchor_a, anchor_b = self._registered()
+        found["affine"] = (
+            losses.affine_loss(gather(there_a), anchor_a) + losses.affine_loss(gather(there_b), anchor_b)
+        ) / 2
         found["cycle"] = losses.identity_loss(there, back) + losses.keypoint_distance(
             transform(inverse(back), moved), keypoints
         )
+        found["matching"] = losses.matching_loss(gather(in_a), gather(moved_b)) + losses.matching_loss(
+            gather(in_b), gather(moved_a)
+        )
+        return there, moved
+
+    def _draw(
+        self, batch: Batch, augmented: Tensor, plain: Tensor, there: Tensor, looks: Tensor, found: Losses
+    ) -> Tensor:
+        """Images as `Drawn` has them: reconstructed from augmented keypoints (2n, K, 2), retargeted from plain ones."""
+        size = self.model.config.heatmap_size
         # Retargeted heatmaps come warped. So do these, by what the other video's frames are warped by or by chance,
         # about the same keypoints: else the generator would meet such heatmaps for the first time when it retargets.
         usual = torch.cat(there.detach().chunk(2)[::-1])
-        coin = torch.rand(len(usual), 1, 1, device=usual.device) < 0.5
-        bent = torch.where(coin, usual, random_affine(len(usual), usual))
-        plain = affine_grid_sample(render_heatmaps(transform(bent, augmented), size), bent)
-        warped = affine_grid_sample(render_heatmaps(keypoints, size), there)
+        bent = torch.where(batch.usual, usual, batch.bend)
+        own = affine_grid_sample(render_heatmaps(transform(bent, augmented), size), bent)
+        warped = affine_grid_sample(render_heatmaps(plain, size), there)
         swapped = torch.cat(looks.chunk(2)[::-1])
-        images, masks = self.model.generator(torch.cat([plain, warped]), torch.cat([looks, swapped]))
-        mask = targets[:, 3:]
-        expected = on_black(targets)
-        found["reconstruction"] = losses.reconstruction_loss(images.chunk(2)[0], expected, mask)
+        images, masks = self._through(self.model.generator, torch.cat([own, warped]), torch.cat([looks, swapped]))
+        mask = batch.targets[:, 3:]
+        found["reconstruction"] = losses.reconstruction_loss(images.chunk(2)[0], on_black(batch.targets), mask)
         found["silhouette"] = losses.silhouette_loss(masks.chunk(2)[0], mask)
-        return Drawn(keypoints, moved, expected, images)
+        return images
 
-    def _fakes(self, drawn: Drawn, domain: Tensor, found: Losses) -> Tensor:
+    def _fakes(self, drawn: Drawn, batch: Batch, domain: Tensor, found: Losses) -> Tensor:
         """Retargeted frames as the critics see them: augmented like the real ones. Adds what the critics say."""
         retargeted = drawn.images.chunk(2)[1]
-        shake = random_affine(len(retargeted), retargeted)
-        fakes = warp(retargeted + 1, shake) - 1  # zeros outside are black
+        fakes = warp(retargeted + 1, batch.shake) - 1  # zeros outside are black
         # The extractor as it will be exported: drawn frames must not leak into its batch statistics.
         extractor = self.model.extractor
         training = [module for module in extractor.modules() if module.training]
         extractor.eval()
-        again, _, _ = soft_argmax(extractor(fakes)[0])
+        again, _, _ = soft_argmax(self._through(extractor, fakes)[0])
         for module in training:
             module.training = True
-        found["cycle"] = found["cycle"] + losses.keypoint_distance(again, transform(inverse(shake), drawn.moved))
+        found["cycle"] = found["cycle"] + losses.keypoint_distance(
+            again, transform(inverse(batch.shake), drawn.destination)
+        )
         discriminator = self.networks["discriminator"]
         found["adversarial"] = losses.adversarial_loss(
-            discriminator(torch.cat([fakes, drawn.images.chunk(2)[0]]), torch.cat([1 - domain, domain])), real=True
+            self._through(discriminator, torch.cat([fakes, drawn.images.chunk(2)[0]]), torch.cat([1 - domain, domain])),
+            real=True,
         )
-        poses = torch.cat([drawn.keypoints, drawn.moved])
+        poses = _all_poses(drawn)
         found["confusion"] = losses.confusion_loss(self.networks["classifier"](poses))
         return fakes.detach()
 
     def _teach_discriminator(self, drawn: Drawn, fakes: Tensor, domain: Tensor) -> Tensor:
         discriminator = self.networks["discriminator"]
-        loss = losses.adversarial_loss(discriminator(drawn.targets, domain), real=True) + losses.adversarial_loss(
-            discriminator(fakes, 1 - domain), real=False
-        )
+        loss = losses.adversarial_loss(
+            self._through(discriminator, drawn.targets, domain), real=True
+        ) + losses.adversarial_loss(self._through(discriminator, fakes, 1 - domain), real=False)
         self._update("discriminator", loss)
         return loss
 
-    def _teach_classifier(self, drawn: Drawn, domain: Tensor) -> Tensor:
+    def _teach_classifier(self, drawn: Drawn) -> Tensor:
         """Whose pose is it? Asked in both spaces: a pose keeps its origin's label where it was moved to."""
-        poses = torch.cat([drawn.keypoints, drawn.moved]).detach()
-        loss = losses.classification_loss(self.networks["classifier"](poses), domain.repeat(2).float())
+        poses = _all_poses(drawn).detach()
+        origin = torch.arange(2, device=self.device).repeat_interleave(len(poses) // 4).repeat(2)
+        loss = losses.classification_loss(self.networks["classifier"](poses), origin.float())
         self._update("classifier", loss)
         return loss
 
@@ -175,6 +240,17 @@ class Stepper:
         optimizer = self.optimizers[name]
         for each in self.optimizers.values():
             each.zero_grad(set_to_none=True)
-        loss.backward()
+        self._averaging[name](loss).backward()
         nn.utils.clip_grad_norm_(self.networks[name].parameters(), GRADIENT_NORM)
         optimizer.step()
+
+
+def _all_poses(drawn: Drawn) -> Tensor:
+    """In their own space and in the other, of all processes, in the order that one process has them."""
+    # now and worn of A, then of B; twice
+    return gather(torch.cat([drawn.keypoints, drawn.moved]), groups=8)
+
+
+def _to_draw(each: Tensor) -> Tensor:
+    """Of something for all 4n poses, first 2n of A, that for the 2n which are drawn: the first half of each video's."""
+    return each.unflatten(0, (2, 2, -1))[:, 0].flatten(0, 1)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,21 @@ import torch
 from jokr_rt.config import ModelConfig
 from jokr_rt.errors import CheckpointError, OutputError, TrainingError, UsageError
 from jokr_rt.interrupt import deferred_interrupt
+from jokr_rt.training import distributed
 from jokr_rt.training.checkpoint import Checkpoint, Tensors, read_tensors, save_checkpoint, write_tensors
 from jokr_rt.training.data import Clip
 from jokr_rt.training.log import MetricsLog
 from jokr_rt.training.losses import LossWeights
 from jokr_rt.training.sheet import save_sheet
 from jokr_rt.training.step import Stepper
+from jokr_rt.training.views import Loader
 
 CHECKPOINT = "checkpoint.safetensors"
 RESUME = "resume.safetensors"
-RESUME_FORMAT = "jokr-training-1"
+RESUME_FORMAT = "jokr-training-2"
+PRECISIONS = ("fp32", "bf16")
 REFERENCES = 8  # frames of each video that a checkpoint carries for appearance and parity
-WARM_UP_STEPS = 1000
+RAMP = (0.1, 0.3)  # shares of the steps; see `Training._ramp`
 FROZEN_SHARE = 0.2  # of the steps, the last: BatchNorm statistics stay as they will be exported
 
 Report = Callable[[int, int, dict[str, float]], None]  # step, steps in all, losses
@@ -32,7 +36,8 @@ Report = Callable[[int, int, dict[str, float]], None]  # step, steps in all, los
 class TrainOptions:
     """How to train. epochs, batch and lr as published; an epoch shows as many frames as the longer clip has.
 
-    steps: instead of epochs, if given. batch: frames of each video in a step. sheet_every, save_every: steps.
+    steps: instead of epochs, if given. batch: frames of each video in a step, in all processes. sheet_every,
+    save_every: steps. precision: "fp32", or "bf16" for the large networks, all else staying fp32.
     """
 
     config: ModelConfig = ModelConfig()
@@ -43,6 +48,7 @@ class TrainOptions:
     seed: int = 0
     sheet_every: int = 250
     save_every: int = 250
+    precision: str = "fp32"
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
@@ -53,6 +59,12 @@ class TrainOptions:
             raise UsageError(f"steps must be positive, not {self.steps}")
         if self.batch < 2:
             raise UsageError("batch must be at least 2")
+        if self.batch % distributed.world_size():
+            raise UsageError(
+                f"batch must divide into {distributed.world_size()} processes, which {self.batch} does not"
+            )
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"precision must be {' or '.join(PRECISIONS)}, not {self.precision!r}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed must be 0 or more and below 2^63, not {self.seed}")
         for name, weight in asdict(self.weights).items():
@@ -79,7 +91,10 @@ class Training:
         torch.manual_seed(options.seed)
         self.clips, self.options, self.folder = clips, options, folder
         self.steps = options.total_steps(clips)
-        self.stepper = Stepper(options.config, clips, options.weights, options.lr, device)
+        self.stepper = Stepper(options.config, options.weights, options.lr, device, options.precision)
+        self.loader = Loader(
+            clips, options.batch, options.seed, device, backgrounds=self._ramp, neighbours=options.weights.temporal > 0
+        )
         self.step = 0
         self.saved_step: int | None = None
         try:
@@ -94,30 +109,33 @@ class Training:
 
     def run(self, report: Report) -> Checkpoint:
         """Train to the last step and log each, see `MetricsLog`. On Ctrl-C the step is finished and saved, then
-        KeyboardInterrupt is raised.
+        KeyboardInterrupt is raised. Of several processes (see `distributed`) the leader logs, reports and saves.
 
         Raises TrainingError at the first loss that is not finite, naming it, the step and the last good checkpoint.
         """
-        with deferred_interrupt() as interrupt, MetricsLog(self.folder, self.step) as log:
+        leads = distributed.is_leader()
+        with deferred_interrupt() as interrupt, MetricsLog(self.folder, self.step) if leads else nullcontext() as log:
             while self.step < self.steps:
                 lr, values = self.lr, self._advance()
-                log.write(self.step, lr, values)
-                report(self.step, self.steps, values)
-                if self.step % self.options.sheet_every == 0 or self.step == self.steps:
-                    save_sheet(self.folder / f"sheet-{self.step:06d}.png", self.stepper.model, self.clips)
-                if self.step % self.options.save_every == 0 or self.step == self.steps or interrupt.requested:
+                if log is not None:
+                    log.write(self.step, lr, values)
+                    report(self.step, self.steps, values)
+                    if self.step % self.options.sheet_every == 0 or self.step == self.steps:
+                        save_sheet(self.folder / f"sheet-{self.step:06d}.png", self.stepper.average, self.clips)
+                stop = distributed.anyone(interrupt.requested)
+                if self.step % self.options.save_every == 0 or self.step == self.steps or stop:
                     self.save()
-                interrupt.raise_if_requested()
+                if stop:
+                    raise KeyboardInterrupt
         return self.checkpoint()
 
     def _advance(self) -> dict[str, float]:
         """One step. Its losses, all finite, or TrainingError."""
-        done = self.step / self.steps
-        warm_up = min(WARM_UP_STEPS, self.steps // 3)
-        self.stepper.set_phase(self.lr, freeze_statistics=done >= 1 - FROZEN_SHARE)
-        found = self.stepper.step(self.options.batch, ramp=min(1.0, self.step / max(1, warm_up)))
+        self.stepper.set_phase(self.lr, freeze_statistics=self.step / self.steps >= 1 - FROZEN_SHARE)
+        found = self.stepper.step(self.loader.batch(self.step), self._ramp(self.step))
         values = {name: value.item() for name, value in found.items()}
         self.step += 1
+        self.stepper.follow(self.step)
         for name, value in values.items():
             if not math.isfinite(value):
                 good = (
@@ -130,13 +148,24 @@ class Training:
                 )
         return values
 
+    def _ramp(self, step: int) -> float:
+        """How much of the backgrounds and of the late losses there is: rises from 0 to 1.
+
+        At first the keypoints find the object, on black, undisturbed; they get nowhere near as far otherwise.
+        """
+        first, last = RAMP
+        return min(1.0, max(0.0, (step / self.steps - first) / (last - first)))
+
     def checkpoint(self) -> Checkpoint:
         domains = {domain: clip.name for domain, clip in zip("ab", self.clips, strict=True)}
         references = {domain: clip.references(REFERENCES) for domain, clip in zip("ab", self.clips, strict=True)}
-        return Checkpoint(self.stepper.model.eval(), domains, references, self.step, self.options.to_recipe())
+        return Checkpoint(self.stepper.average.eval(), domains, references, self.step, self.options.to_recipe())
 
     def save(self) -> None:
-        """Write what is needed to export and to resume, each file atomically."""
+        """Write what is needed to export and to resume, each file atomically; the leader does, for all."""
+        self.saved_step = self.step
+        if not distributed.is_leader():
+            return
         save_checkpoint(self.folder / CHECKPOINT, self.checkpoint())
         tensors: Tensors = {f"networks.{name}": value for name, value in self.stepper.networks.state_dict().items()}
         for name, optimizer in self.stepper.optimizers.items():
@@ -146,10 +175,9 @@ class Training:
         if self.stepper.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.stepper.device)
         write_tensors(self.folder / RESUME, tensors, {"step": self.step, "options": self._fingerprint()}, RESUME_FORMAT)
-        self.saved_step = self.step
 
     def resume(self) -> None:
-        """Go on where the run in this folder stopped, bit-exactly on the same machine.
+        """Go on where the run in this folder stopped, bit-exactly on the same machine in as many processes.
 
         Raises CheckpointError where there is none, or it was made with other options or clips.
         """
