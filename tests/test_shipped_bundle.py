@@ -1,0 +1,52 @@
+"""The demo's bundle does what README says of it, on the puppets' held-out walk."""
+
+from pathlib import Path
+
+import pytest
+
+from jokr_rt import open_bundle
+from jokr_rt.engines import load_engine
+from jokr_rt.evaluation.data import puppet_data
+from jokr_rt.evaluation.evaluate import evaluate
+from jokr_rt.evaluation.results import Evaluation
+
+SHIPPED = Path(__file__).parent.parent / "examples" / "puppets.jokr"
+SIDES = ("a2b", "b2a")
+
+
+@pytest.fixture(scope="module")
+def found() -> Evaluation:
+    bundle = open_bundle(SHIPPED)
+    return evaluate(bundle, load_engine("openvino", bundle), puppet_data(bundle.config.size), model_name="shipped")
+
+
+def test_it_clears_all_bars_but_those_that_readme_names(found):
+    missed = {bar.measure for bar in found.bars if not bar.met}
+    assert missed == {"joints from keypoints, against the mean pose", "joint ratio", "fresh domain classifier"}
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_every_baseline_is_beaten(found, side):
+    baselines = found.directions[side].retargeting.baselines
+    assert min(baseline.gain_db for baseline in baselines.values()) > 1.5
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_the_puppets_relative_affine_map_was_found_without_supervision(found, side):
+    affine = found.directions[side].affine
+    assert abs(affine.rotation_degrees) < 1
+    assert abs(affine.scale_percent) < 1
+    assert affine.shift_percent < 2
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_smoothing_calms_keypoints_and_frames_for_less_than_a_fifth_of_a_decibel(found, side):
+    smoothing = found.applications[side].smoothing
+    assert smoothing.smoothed_acceleration < 0.95 * smoothing.acceleration
+    assert smoothing.smoothed_flicker < 0.98 * smoothing.flicker
+    assert smoothing.smoothed_psnr_db > smoothing.psnr_db - 0.2
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_walk_at_twice_the_frame_rate_beats_blended_frames(found, side):
+    assert found.applications[side].interpolation.gain_db > 0
