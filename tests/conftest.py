@@ -4,6 +4,7 @@ Tests read `tiny_checkpoint` and `tiny_bundle`; one that damages or replaces som
 """
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from jokr_rt.training.networks import Model
 from tests.tiny import TINY, make_checkpoint
 
 torch.set_num_threads(1)  # beside the codecs' and engines' threads more of them wait, spinning, for a core
+# What runs the tests may have set Ctrl-C to be ignored, as shells do for commands in the background. It is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("jokr", deadline=None)  # no test depends on wall time
 settings.load_profile("jokr")
 

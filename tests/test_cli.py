@@ -304,9 +304,7 @@ def test_ctrl_c_leaves_a_file_that_plays(tiny_bundle: Path, tmp_path: Path) -> N
     """A real signal, once the part file has something in it."""
     source, output = clips.video(tmp_path / "in.mp4", 4000), tmp_path / "out.mp4"
     part = tmp_path / "out.mp4.part"
-    # What runs the tests may have set the signal to be ignored, which is inherited.
-    prelude = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
-    args = command("run", tiny_bundle, source, "-o", output, "--engine", "onnxruntime", "--json", prelude=prelude)
+    args = command("run", tiny_bundle, source, "-o", output, "--engine", "onnxruntime", "--json")
     with subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             while process.poll() is None and not (part.exists() and part.stat().st_size > 10_000):
