@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from click.testing import Result
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -16,3 +18,13 @@ def command(*args: str | Path, prelude: str = "") -> list[str]:
 def jokr(*args: str | Path, prelude: str = "") -> subprocess.CompletedProcess[str]:
     """Run it to the end."""
     return subprocess.run(command(*args, prelude=prelude), cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def assert_refused(result: Result, code: int, *words: str) -> None:
+    """A command run in this process ended with this code and one last line on stderr that holds these words."""
+    assert result.exit_code == code, result.output
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("jokr: error: ")
+    for word in words:
+        assert word in last
+    assert "Traceback" not in result.output

@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 
 from jokr_rt.cli import main
 from jokr_rt.evaluation.puppets import BLUE, BROWN, Motion, write_clip
+from tests import process
 from tests.process import jokr
 from tests.test_runtime_only import PRELUDE
 
@@ -32,13 +33,8 @@ def told(result: Result) -> dict:
 
 
 def assert_refused(result: Result, code: int, *words: str) -> None:
-    assert result.exit_code == code, result.output
-    last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("jokr: error: ")
-    for word in words:
-        assert word in last
+    process.assert_refused(result, code, *words)
     assert result.stdout == ""
-    assert "Traceback" not in result.output
 
 
 def test_a_bundle_on_the_puppets_prints_tables_and_exits_with_0_although_bars_are_missed(tiny_bundle):

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from jokr_rt.cli import main
 from jokr_rt.evaluation.puppets import BLUE, BROWN, Motion, write_clip, write_video
 from jokr_rt.training.checkpoint import load_checkpoint
+from tests.process import assert_refused
 
 TINY = ["--keypoints", "4", "--size", "64", "--width", "0.0625", "--batch", "2", "--steps", "2", "--sheet-every", "1"]
 
@@ -33,15 +34,6 @@ def sources(puppets: Path) -> list[str]:
 
 def train(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["train", *arguments])
-
-
-def assert_refused(result: Result, code: int, *words: str) -> None:
-    assert result.exit_code == code, result.output
-    last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("jokr: error: ")
-    for word in words:
-        assert word in last
-    assert "Traceback" not in result.output
 
 
 def test_train_writes_checkpoint_sheets_and_json(puppets, tmp_path):

@@ -4,10 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jokr_rt.evaluation.metrics import Frames, acceleration, flicker, moved_by, psnr_db, ratio, silhouettes
+from jokr_rt.evaluation.perform import draw, locate
 from jokr_rt.evaluation.results import Application, Interpolation, Performance, Smoothing
 from jokr_rt.keypoints import BETA, D_CUTOFF, MIN_CUTOFF, interpolate, smooth
-
-Keypoints = NDArray[np.float32]
 
 
 def measure_application(performance: Performance) -> Application:
@@ -27,7 +26,8 @@ def _measure_smoothing(
     performance: Performance, true_joints: NDArray[np.float64], true: Frames, true_silhouettes: NDArray[np.bool_]
 ) -> Smoothing:
     smoothed = smooth(_times(performance), performance.keypoints)
-    moved, drawn = _move(performance, smoothed), _draw(performance, smoothed)
+    moved = moved_by(locate(performance.retargeter, smoothed), smoothed)
+    drawn = draw(performance.retargeter, smoothed)
 
     def psnr(frames: Frames) -> float:
         return psnr_db(frames, true, true_silhouettes | silhouettes(frames))
@@ -53,7 +53,7 @@ def _measure_interpolation(
     between = slice(1, len(times) - 1, 2)
 
     def fill(method: str) -> Frames:
-        return _draw(performance, interpolate(times[::2], keypoints[::2], times[between], method))
+        return draw(performance.retargeter, interpolate(times[::2], keypoints[::2], times[between], method))
 
     candidates = [fill("cubic"), fill("linear"), drawn[between], _blend(drawn[::2]), _blend(true[::2])]
     # The same pixels for all, so that a ghost beside the creature counts against whoever draws it.
@@ -66,18 +66,6 @@ def _measure_interpolation(
 
 def _times(performance: Performance) -> NDArray[np.float64]:
     return np.arange(len(performance.keypoints)) / performance.rate
-
-
-def _draw(performance: Performance, keypoints: Keypoints) -> Frames:
-    return np.stack([performance.retargeter.draw(pose) for pose in keypoints])
-
-
-def _move(performance: Performance, keypoints: Keypoints) -> Keypoints:
-    """To where the spatial transformer moves these keypoints."""
-    retargeter = performance.retargeter
-    graph = f"stn-{retargeter.direction}"
-    theta = [retargeter.engine.run(graph, {"keypoints": pose[None]})["theta"] for pose in keypoints]
-    return moved_by(np.concatenate(theta), keypoints)
 
 
 def _blend(frames: Frames) -> Frames:

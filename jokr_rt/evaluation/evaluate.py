@@ -11,7 +11,7 @@ from jokr_rt.engines import Engine
 from jokr_rt.evaluation import metrics
 from jokr_rt.evaluation.applications import measure_application
 from jokr_rt.evaluation.data import Domain, EvaluationData, LabelledClip
-from jokr_rt.evaluation.perform import CountingEngine, FixedLooks, Frames, Performer, Track, draw, find
+from jokr_rt.evaluation.perform import CountingEngine, FixedLooks, Frames, Performer, Track, draw, find, locate
 from jokr_rt.evaluation.puppets import body_length
 from jokr_rt.evaluation.results import (
     AffineError,
@@ -91,7 +91,7 @@ def _evaluate_direction(
     source, target = (data.domains[name] for name in names)
     own = tracks[names[1]]
     shown = _perform(performer, direction, source, target if data.truth else None, tracks[names[0]].test)
-    moved = _move(performer, direction, tracks[names[0]], shown)
+    moved = _move(tracks[names[0]], shown)
     again = find(shown.retargeter, shown.drawn)
     mask = source.test.silhouettes
     return DirectionResult(
@@ -117,7 +117,7 @@ def _perform(
 ) -> Performance:
     """true: the target where its test clip shows the same motion as the source's."""
     retargeter = performer.retargeter(direction)
-    theta = performer.locate(direction, keypoints)
+    theta = locate(retargeter, keypoints)
     return Performance(
         source=source.test.frames,
         drawn=draw(retargeter, keypoints),
@@ -132,10 +132,10 @@ def _perform(
     )
 
 
-def _move(performer: Performer, direction: str, tracks: _Tracks, shown: Performance) -> _Tracks:
+def _move(tracks: _Tracks, shown: Performance) -> _Tracks:
     """The source's keypoints in the target's space."""
     training, probe = (
-        None if track is None else _as_track(metrics.moved_by(performer.locate(direction, track), track))
+        None if track is None else _as_track(metrics.moved_by(locate(shown.retargeter, track), track))
         for track in (tracks.training, tracks.probe)
     )
     return _Tracks(shown.moved, training, probe)

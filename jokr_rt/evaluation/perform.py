@@ -101,11 +101,11 @@ class Performer:
         looks = FixedLooks(self.model.config, self.model.domains, {**self.model.looks, target: found})
         return Retargeter(looks, direction, self.engine)
 
-    def locate(self, direction: str, keypoints: Track) -> NDArray[np.float32]:
-        """The spatial transformer's theta (T, 2, 3) for poses (T, K, 2)."""
-        return np.stack(
-            [self.engine.run(f"stn-{direction}", {"keypoints": pose[None]})["theta"][0] for pose in keypoints]
-        )
+
+def locate(retargeter: Retargeter, keypoints: Track) -> NDArray[np.float32]:
+    """The spatial transformer's theta (T, 2, 3) for poses (T, K, 2)."""
+    graph = f"stn-{retargeter.direction}"
+    return np.stack([retargeter.engine.run(graph, {"keypoints": pose[None]})["theta"][0] for pose in keypoints])
 
 
 def find(retargeter: Retargeter, frames: Frames) -> Track:

@@ -80,14 +80,15 @@ class Loader:
     def _make(self, step: int) -> Batch:
         random = torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + step) % 2**63)
         picks = [self._pick(len(frames), random) for frames in self.frames]
-        now, following, looks = (
-            torch.cat([frames[pick[row]].float() / 255 for frames, pick in zip(self.frames, picks, strict=True)])
-            for row in range(3)
-        )
+
+        def views(row: int) -> Tensor:
+            return torch.cat([frames[pick[row]].float() / 255 for frames, pick in zip(self.frames, picks, strict=True)])
+
+        now, looks = views(0), views(2)
         base, other, shake, bend = (random_affine(len(now), random) for _ in range(4))
         extra = SmoothWarp(random_affine(len(now), random, degrees=15, scale=0.15), random)
         augmented = warp(now, base)
-        seen = [augmented, *([warp(following, base)] if self.neighbours else []), extra.warp(augmented)]
+        seen = [augmented, *([warp(views(1), base)] if self.neighbours else []), extra.warp(augmented)]
         inputs = [
             self.backgrounds.compose(part, side, self.share(step), random)
             for group in seen
