@@ -61,6 +61,9 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
 @click.option(
     "--lr", type=float, default=2e-4, show_default=True, help="Learning rate; falls to 0 over the second half."
 )
+@click.option(
+    "--coarse", type=float, default=0.0, show_default=True, help="Share of the steps, first, at half the size."
+)
 @click.option("--weight", "weights", multiple=True, metavar="LOSS=W", help="Weight of a loss, such as diversity=4.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--sheet-every", type=int, default=250, show_default=True, help="Steps between contact sheets.")

@@ -92,6 +92,13 @@ def test_a_detail_reaches_the_extractors_maps_where_it_stands_past_the_bottlenec
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (9, 11, 19, 21)
 
 
+def test_untrained_enlargements_draw_no_lattice():
+    for module in Model(TINY).modules():
+        if isinstance(module, nn.ConvTranspose2d):
+            flat = module(torch.ones(1, module.in_channels, 6, 6))[:, :, 2:-2, 2:-2]
+            torch.testing.assert_close(flat, flat[:, :, :1, :1].expand_as(flat))
+
+
 def test_shapes_follow_from_the_config():
     model = Model(TINY).eval()
     frames = torch.rand(2, 3, 128, 128) * 2 - 1
@@ -119,6 +126,22 @@ def test_a_frame_does_not_depend_on_its_neighbours_in_the_batch():
     together = soft_argmax(model.extractor(frames)[0])[0]
     alone = soft_argmax(model.extractor(frames[1:2])[0])[0]
     torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=0)
+
+
+def test_a_resized_model_finds_the_same_keypoints_in_frames_of_its_size():
+    model = Model(TINY).eval()
+    small = model.resized(64)
+    frames = torch.rand(2, 3, 128, 128) * 2 - 1
+    with torch.no_grad():
+        logits, appearance = model.extractor(frames)
+        small_logits, small_appearance = small.extractor(F.avg_pool2d(frames, 2))
+        theta, warped = small.stn_a2b(soft_argmax(logits)[0])
+        image, _ = small.generator(warped, small_appearance)
+    torch.testing.assert_close(small_logits, logits)
+    assert (appearance.shape, small_appearance.shape) == ((2, 3, 64, 64), (2, 3, 32, 32))
+    torch.testing.assert_close(theta, model.stn_a2b.locate(soft_argmax(logits)[0]))
+    assert image.shape == (2, 3, 64, 64)
+    assert not small.training
 
 
 def test_where_the_mask_is_empty_the_image_is_black():

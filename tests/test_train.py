@@ -143,6 +143,24 @@ def test_backgrounds_come_in_between_a_tenth_and_three_tenths_of_the_steps(clips
     assert [share(step) for step in (0, 10, 15, 20, 30, 99)] == pytest.approx([0, 0, 0.25, 0.5, 1, 1])
 
 
+def test_coarse_steps_draw_at_half_the_size_and_the_others_at_the_whole(puppets, tmp_path):
+    clips = tuple(load_clip(puppets / name / "frames", puppets / name / "masks", 128) for name in "ab")
+    config = ModelConfig(keypoints=4, size=128, width=1 / 16, extractor_size=64)
+    training = Training(
+        clips, replace(OPTIONS, config=config, steps=3, coarse=0.7, sheet_every=1), tmp_path, CPU
+    )  # fmt: skip
+    drawn = []
+    training.stepper.model.generator.register_forward_hook(
+        lambda module, inputs, outputs: drawn.append(outputs[0].shape[-1])
+    )
+    checkpoint = training.run(ignore)
+    assert drawn == [64, 64, 128]
+    for step, size in ((1, 64), (2, 128), (3, 128)):
+        with open_video(tmp_path / f"sheet-00000{step}.png") as sheet:
+            assert next(iter(sheet)).rgb.shape == (8 * size, 6 * size, 3)
+    assert checkpoint.model.config == config
+
+
 def test_neighbours_in_time_are_looked_at_only_for_the_temporal_loss(clips, tmp_path):
     names: list[set[str]] = []
     for weight in (0.0, 1.0):
@@ -224,7 +242,9 @@ def test_an_unwritable_folder_is_named(clips, tmp_path):
         Training(clips, OPTIONS, tmp_path / "file" / "run", CPU)
 
 
-@pytest.mark.parametrize("values", [{"batch": 1}, {"epochs": 0}, {"lr": -1.0}, {"steps": 0}])
+@pytest.mark.parametrize(
+    "values", [{"batch": 1}, {"epochs": 0}, {"lr": -1.0}, {"steps": 0}, {"coarse": 0.5}, {"coarse": 1.1}]
+)
 def test_options_that_cannot_be_meant(values):
     with pytest.raises(UsageError, match=next(iter(values))):
         replace(OPTIONS, **values)

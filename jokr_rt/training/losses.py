@@ -27,7 +27,7 @@ class LossWeights:
     matching: float = 20.0
     reconstruction: float = 10.0
     cycle: float = 10.0
-    adversarial: float = 0.5
+    adversarial: float = 0.1
     affine: float = 10.0
     silhouette: float = 10.0
     sparsity: float = 0.5

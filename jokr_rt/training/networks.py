@@ -5,6 +5,7 @@ Frames and images are (N, 3, size, size) float in [-1, 1] here; the exported gra
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -54,10 +55,11 @@ def affine_grid_sample(heatmaps: Tensor, theta: Tensor) -> Tensor:
     """Sample `heatmaps` (N, C, H, W) bilinearly at theta (N, 2, 3) applied to each output cell's coordinates.
 
     output(p) = heatmaps(theta @ (p, 1)), zeros outside, `align_corners=False`: Jaderberg et al. 2015, eq. 1 and 3.
+    Heatmaps of 16 bits are sampled, and their positions computed, in theta's dtype.
     One operator, so that the export keeps it whole for the TensorRT plugin of the same name.
     """
     grid = F.affine_grid(theta, list(heatmaps.shape), align_corners=False)
-    return F.grid_sample(heatmaps, grid, align_corners=False)
+    return F.grid_sample(heatmaps.to(grid.dtype), grid, align_corners=False).to(heatmaps.dtype)
 
 
 @affine_grid_sample.register_fake
@@ -85,7 +87,13 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def _up(inputs: int, outputs: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(inputs, outputs, kernel_size=4, stride=2, padding=1)
+    layer = nn.ConvTranspose2d(inputs, outputs, kernel_size=4, stride=2, padding=1)
+    # Each kernel starts as a bilinear enlargement: random ones draw a lattice, which takes long to unlearn.
+    along = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    mix = torch.randn(inputs, outputs, 1, 1) / inputs**0.5
+    with torch.no_grad():
+        layer.weight.copy_(mix * along[:, None] * along)
+    return layer
 
 
 class KeypointExtractor(nn.Module):
@@ -116,8 +124,9 @@ class KeypointExtractor(nn.Module):
         """(N, 3, size, size) in [-1, 1] -> keypoint logits (N, K, E/2, E/2) and appearance (N, 3, size/2, size/2).
 
         E is `extractor_size`; the frame is averaged down to it, and the appearance map is brought back up.
+        Frames of another size give the same keypoints and an appearance of half that size.
         """
-        reduction = self.config.size // self.config.extractor_size
+        reduction = frames.shape[-1] // self.config.extractor_size
         if reduction > 1:
             frames = F.avg_pool2d(frames, reduction)
         features = self._features(frames)
@@ -257,3 +266,9 @@ class Model(nn.Module):
     def stn(self, direction: str) -> SpatialTransformer:
         """The transformer of "a2b" or "b2a"."""
         return {"a2b": self.stn_a2b, "b2a": self.stn_b2a}[direction]
+
+    def resized(self, size: int) -> "Model":
+        """A copy for frames of another size; no weight depends on it."""
+        model = Model(replace(self.config, size=size)).to(next(self.parameters()).device)
+        model.load_state_dict(self.state_dict())
+        return model.train(self.training)

@@ -12,6 +12,7 @@
     batch = 16
     lr = 2e-4
     seed = 0
+    coarse = 0.0                # share of the steps at half the size, the first ones
     sheet_every = 250
     save_every = 250
     precision = "fp32"          # or "bf16"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from jokr_rt.keypoints import draw_keypoints
@@ -18,7 +19,7 @@ COLUMNS = 6
 def save_sheet(path: Path, model: Model, clips: tuple[Clip, Clip]) -> None:
     """Write a PNG. For each video four rows: source, keypoints, reconstruction, the other object in that pose.
 
-    Columns are frames spread over the video, each drawn in the looks of the first of them.
+    Columns are frames spread over the video, at the model's size, each drawn in the looks of the first of them.
     """
     rows = sheet_rows(model.eval(), clips)  # every step sets its own mode
     write_png(path, np.concatenate([np.concatenate(list(row), axis=1) for row in rows]))
@@ -32,6 +33,7 @@ def sheet_rows(model: Model, clips: tuple[Clip, Clip]) -> list[NDArray[np.uint8]
     sources, keypoints, looks = [], [], []
     for clip in clips:
         picked = clip.frames[torch.linspace(0, len(clip.frames) - 1, COLUMNS).round().long()]
+        picked = F.adaptive_avg_pool2d(picked.float(), model.config.size).round().byte()
         sources.append(picked[:, :3].permute(0, 2, 3, 1).numpy())
         frames = picked.to(device).float() / 255
         keypoints.append(soft_argmax(model.extractor(frames[:, :3] * 2 - 1)[0])[0])

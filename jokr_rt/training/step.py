@@ -39,8 +39,9 @@ EARLY_LEFT = 0.1  # of their weights, at the end
 class Drawn:
     """What the model made of a batch of 2n views, first n of video A, then n of B.
 
-    keypoints: 4n poses of plain frames, first 2n of A. moved: the same in the other video's space. destination: the 2n
-    of these that are drawn. images: 4n, first the reconstructions of `targets` (2n, RGB on black in [-1, 1]), then the
+    keypoints: 4n poses in plain frames, first 2n of A; of each 2n the first half was found in augmented views and
+    drawn, the second in frames as they are. moved: the same in the other video's space. destination: the 2n of these
+    that are drawn. images: 4n, first the reconstructions of `targets` (2n, RGB on black in [-1, 1]), then the
     retargeted frames, each of the domain opposite to its view's.
     """
 
@@ -140,7 +141,7 @@ class Stepper:
         logits, appearance = self._through(self.model.extractor, batch.inputs)
         keypoints, _, mass = soft_argmax(logits)
         count = len(batch.targets)
-        now, *following, again, worn = keypoints.split(count)
+        now, *following, again, plain, _ = keypoints.split(count)
         mask = F.adaptive_max_pool2d(batch.targets[:, 3:], mass.shape[-1])
         found = {
             "sparsity": losses.sparsity_loss(mass[:count], mask),
@@ -150,12 +151,12 @@ class Stepper:
         }
         if following:
             found["temporal"] = losses.temporal_loss(now, following[0])
-        # Poses of the plain frames: of those to draw, and of those that lend their looks; first all of A, then of B.
-        poses = [transform(batch.base, now).chunk(2), transform(batch.other, worn).chunk(2)]
+        # First all of A, then of B: of the frames to draw, and of those that were left as they are.
+        poses = [transform(batch.base, now).chunk(2), plain.chunk(2)]
         keypoints = torch.cat([poses[0][0], poses[1][0], poses[0][1], poses[1][1]])
         there, moved = self._move(keypoints, found)
-        theta, plain, destination = (_to_draw(each) for each in (there, keypoints, moved))
-        images = self._draw(batch, now, plain, theta, appearance[-count:], found)
+        theta, drawn, destination = (_to_draw(each) for each in (there, keypoints, moved))
+        images = self._draw(batch, now, drawn, theta, appearance[-count:], found)
         return Drawn(keypoints, moved, destination, on_black(batch.targets), images), found
 
     def _move(self, keypoints: Tensor, found: Losses) -> tuple[Tensor, Tensor]:
@@ -174,16 +175,16 @@ class Stepper:
         found["cycle"] = losses.identity_loss(there, back) + losses.keypoint_distance(
             transform(inverse(back), moved), keypoints
         )
-        found["matching"] = losses.matching_loss(gather(in_a), gather(moved_b)) + losses.matching_loss(
-            gather(in_b), gather(moved_a)
-        )
+        # Of frames as they are: beside the noise of augmented views, what tells the videos apart there would not show.
+        met_a, met_b, guest_a, guest_b = (gather(poses.chunk(2)[1]) for poses in (in_a, in_b, moved_b, moved_a))
+        found["matching"] = losses.matching_loss(met_a, guest_a) + losses.matching_loss(met_b, guest_b)
         return there, moved
 
     def _draw(
         self, batch: Batch, augmented: Tensor, plain: Tensor, there: Tensor, looks: Tensor, found: Losses
     ) -> Tensor:
         """Images as `Drawn` has them: reconstructed from augmented keypoints (2n, K, 2), retargeted from plain ones."""
-        size = self.model.config.heatmap_size
+        size = batch.targets.shape[-1] // 2
         # Retargeted heatmaps come warped. So do these, by what the other video's frames are warped by or by chance,
         # about the same keypoints: else the generator would meet such heatmaps for the first time when it retargets.
         usual = torch.cat(there.detach().chunk(2)[::-1])
@@ -247,7 +248,7 @@ class Stepper:
 
 def _all_poses(drawn: Drawn) -> Tensor:
     """In their own space and in the other, of all processes, in the order that one process has them."""
-    # now and worn of A, then of B; twice
+    # Drawn and left as they are, of A, then of B; twice.
     return gather(torch.cat([drawn.keypoints, drawn.moved]), groups=8)
 
 

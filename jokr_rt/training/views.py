@@ -18,9 +18,10 @@ class Batch:
     """What one step sees: 2n views, first n of video A, then n of B. All chance in a step is in here.
 
     inputs: (G * 2n, 3, size, size) in [-1, 1], what the extractor looks at, in G groups: the augmented views; their
-    neighbours in time, if wanted; the augmented views once more under `extra`; frames to take looks from, on black.
+    neighbours in time, if wanted; the augmented views once more under `extra`; other frames as they are; and these
+    warped by chance on black, to take looks from.
     targets: (2n, 4, size, size) in [0, 1], RGB and mask of the augmented views.
-    base: (2n, 2, 3), maps from augmented to plain views. other: the same for the frames to take looks from.
+    base: (2n, 2, 3), maps from augmented views to plain frames.
     extra: smooth maps from views "once more" to augmented ones.
     shake: (2n, 2, 3), what drawn frames are warped by before the critics see them.
     bend: (2n, 2, 3) and usual: (2n, 1, 1) bool, see `Stepper._draw`.
@@ -29,7 +30,6 @@ class Batch:
     inputs: Tensor
     targets: Tensor
     base: Tensor
-    other: Tensor
     extra: SmoothWarp
     shake: Tensor
     bend: Tensor
@@ -46,8 +46,9 @@ class Loader:
     """Batches of `count` views of each clip, for step after step. One thread makes the next while this one is used.
 
     The batch of a step depends on the seed and the step alone, so that a resumed run sees what a whole one would have.
-    backgrounds: share of the views that may have a background, at each step. neighbours: whether to add the views'
-    neighbours in time. other_looks: whether looks come from another frame than the one to be drawn.
+    backgrounds: share of the views that may have a background, at each step. coarse_steps: so many first batches are
+    of half the size. neighbours: whether to add the views' neighbours in time. other_looks: whether looks come from
+    another frame than the one to be drawn.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Loader:
         device: torch.device,
         *,
         backgrounds: Callable[[int], float] = lambda step: 1.0,
+        coarse_steps: int = 0,
         neighbours: bool = False,
         other_looks: bool = True,
     ) -> None:
         self.count, self.seed, self.device = count, seed, device
-        self.share, self.neighbours, self.other_looks = backgrounds, neighbours, other_looks
+        self.share, self.coarse_steps = backgrounds, coarse_steps
+        self.neighbours, self.other_looks = neighbours, other_looks
         self.frames = [clip.frames.to(device) for clip in clips]
         self.backgrounds = Backgrounds(clips, device)
         self._maker = ThreadPoolExecutor(1, "jokr-views")
@@ -82,10 +85,13 @@ class Loader:
         picks = [self._pick(len(frames), random) for frames in self.frames]
 
         def views(row: int) -> Tensor:
-            return torch.cat([frames[pick[row]].float() / 255 for frames, pick in zip(self.frames, picks, strict=True)])
+            picked = (
+                torch.cat([frames[pick[row]] for frames, pick in zip(self.frames, picks, strict=True)]).float() / 255
+            )
+            return F.avg_pool2d(picked, 2) if step < self.coarse_steps else picked
 
-        now, looks = views(0), views(2)
-        base, other, shake, bend = (random_affine(len(now), random) for _ in range(4))
+        now, plain = views(0), views(2)
+        base, aside, shake, bend = (random_affine(len(now), random) for _ in range(4))
         extra = SmoothWarp(random_affine(len(now), random, degrees=15, scale=0.15), random)
         augmented = warp(now, base)
         seen = [augmented, *([warp(views(1), base)] if self.neighbours else []), extra.warp(augmented)]
@@ -94,10 +100,13 @@ class Loader:
             for group in seen
             for side, part in enumerate(group.chunk(2))
         ]
+        inputs += [
+            self.backgrounds.keep(part, side, self.share(step), random) for side, part in enumerate(plain.chunk(2))
+        ]
         # Appearance is read off an object on black, as export does; so no background can find its way into it.
-        inputs.append(on_black(warp(looks, other)))
+        inputs.append(on_black(warp(plain, aside)))
         usual = torch.rand(len(now), 1, 1, generator=random, device=self.device) < 0.5
-        batch = Batch(torch.cat(inputs), augmented, base, other, extra, shake, bend, usual)
+        batch = Batch(torch.cat(inputs), augmented, base, extra, shake, bend, usual)
         return batch.share(self.count) if distributed.world_size() > 1 else batch
 
     def _pick(self, length: int, random: torch.Generator) -> Tensor:
@@ -141,19 +150,27 @@ class Backgrounds:
 
         share: of the views that may get another background than black: two in five of these their own.
         """
-        rgb, mask = views[:, :3], views[:, 3:]
         if not self.masked[domain]:
-            return rgb * 2 - 1
+            return views[:, :3] * 2 - 1
+        rgb, mask = views[:, :3], views[:, 3:]
         choice = torch.randint(5, (len(views), 1, 1, 1), generator=random, device=views.device)
         choice *= torch.rand(choice.shape, generator=random, device=views.device) < share
-        behind = torch.where(choice == 1, self._plates(len(views), random), self._noise(rgb, random))
+        behind = torch.where(choice == 1, self._plates(rgb, random), self._noise(rgb, random))
         behind = torch.where(choice == 0, torch.zeros_like(rgb), behind)
         composed = rgb * mask + behind * (1 - mask)
         return torch.where(choice >= 3, rgb, composed) * 2 - 1
 
-    def _plates(self, count: int, random: torch.Generator) -> Tensor:
-        plates = self.plates[torch.randint(len(self.plates), (count,), generator=random, device=random.device)]
-        return warp(plates, random_affine(count, random, degrees=30, scale=0.3, shift=0.4))
+    def keep(self, views: Tensor, domain: int, share: float, random: torch.Generator) -> Tensor:
+        """The same with their own background, as they will be met at run time; but for a share, which is on black."""
+        if not self.masked[domain]:
+            return views[:, :3] * 2 - 1
+        kept = torch.rand((len(views), 1, 1, 1), generator=random, device=views.device) < share
+        return torch.where(kept, views[:, :3] * 2 - 1, on_black(views))
+
+    def _plates(self, like: Tensor, random: torch.Generator) -> Tensor:
+        plates = self.plates[torch.randint(len(self.plates), (len(like),), generator=random, device=random.device)]
+        plates = F.adaptive_avg_pool2d(plates, like.shape[-1])  # squares
+        return warp(plates, random_affine(len(like), random, degrees=30, scale=0.3, shift=0.4))
 
     def _noise(self, like: Tensor, random: torch.Generator) -> Tensor:
         """Clouds of random colour, coarse and fine."""
