@@ -2,7 +2,7 @@
 
 Speed: the median step of runs that are each a process of its own; variants take turns (A B C A B C ...), so that a
 noisy machine disturbs all alike. `this-code` is the baseline. Of a run those steps count that have all losses on and
-BatchNorm's statistics not yet frozen.
+come before it settles.
 
 Quality: for each of --minutes a training of as many steps as fit, by the speed of `this-code` just measured, for the
 learning rate falls over a run. The bars' measures along the way, on a shortened held-out walk, are drawn to
@@ -43,7 +43,7 @@ from harness import (
 from jokr_rt.console import loss_progress
 from jokr_rt.errors import UsageError
 from jokr_rt.evaluation.results import BARS
-from jokr_rt.training.train import FROZEN_SHARE, RAMP, Training
+from jokr_rt.training.train import RAMP, SETTLING_SHARE, Training
 
 POINTS = 8  # of a curve
 
@@ -79,7 +79,7 @@ def time_steps(folder: Path, variant: str, **settings: Any) -> Found:
             times.append(time.perf_counter())
 
         training.run(report)
-    first, last = int(RAMP[1] * training.steps), int((1 - FROZEN_SHARE) * training.steps)
+    first, last = int(RAMP[1] * training.steps), int((1 - SETTLING_SHARE) * training.steps)
     each = [after - before for before, after in pairwise(times)][first : max(last, first + 1)]
     return {"seconds": statistics.median(each), "threads": torch.get_num_threads()}
 

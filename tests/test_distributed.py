@@ -152,7 +152,7 @@ def first_step(puppets: Path, precision: str = "fp32") -> dict[str, torch.Tensor
     stepper = Stepper(CONFIG, LossWeights(temporal=1.0), 1e-4, CPU, precision)
     for stn in (stepper.model.stn_a2b, stepper.model.stn_b2a):
         torch.nn.init.normal_(stn.regressor.weight, std=0.1)
-    stepper.set_phase(1e-4, freeze_statistics=False)
+    stepper.set_phase(1e-4, settling=False)
     found = stepper.step(Loader((clips[0], clips[1]), 4, 3, CPU, neighbours=True).batch(0), ramp=1.0)
     assert {value.dtype for value in stepper.networks.state_dict().values()} <= {torch.float32, torch.int64}
     results = {f"loss {name}": value for name, value in found.items()}

@@ -92,8 +92,8 @@ def test_a_detail_reaches_the_extractors_maps_where_it_stands_past_the_bottlenec
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (9, 11, 19, 21)
 
 
-def test_untrained_enlargements_draw_no_lattice():
-    for module in Model(TINY).modules():
+def test_an_untrained_generator_draws_no_lattice():
+    for module in Model(TINY).generator.modules():
         if isinstance(module, nn.ConvTranspose2d):
             flat = module(torch.ones(1, module.in_channels, 6, 6))[:, :, 2:-2, 2:-2]
             torch.testing.assert_close(flat, flat[:, :, :1, :1].expand_as(flat))

@@ -1,12 +1,14 @@
 """One optimizer step: what it moves, what it leaves, and what is averaged."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from jokr_rt.config import ModelConfig
 from jokr_rt.training.geometry import inverse, registration, transform
-from jokr_rt.training.losses import LossWeights
+from jokr_rt.training.losses import LossWeights, matching_loss
 from jokr_rt.training.networks import soft_argmax
 from jokr_rt.training.step import Stepper
 from jokr_rt.training.views import Batch, Loader
@@ -22,11 +24,11 @@ def batch() -> Batch:
     return Loader(creature_clips(4), 2, 0, CPU).batch(0)
 
 
-def make_stepper(weights: LossWeights | None = None, lr: float = 1e-3, freeze_statistics: bool = False) -> Stepper:
+def make_stepper(weights: LossWeights | None = None, lr: float = 1e-3, settling: bool = False) -> Stepper:
     """The same one every time, ready to step."""
     torch.manual_seed(0)
     stepper = Stepper(CONFIG, weights or LossWeights(), lr, CPU)
-    stepper.set_phase(lr, freeze_statistics)
+    stepper.set_phase(lr, settling)
     return stepper
 
 
@@ -104,13 +106,31 @@ def test_above_ramp_0_the_transformers_are_left_to_learn(batch):
         assert torch.equal(value, before[name]), name
 
 
-def test_the_centres_are_a_slow_mean_of_each_videos_plain_keypoints(batch):
-    stepper = make_stepper()
-    keypoints = soft_argmax(stepper.model.extractor(batch.inputs)[0])[0]
-    now, plain = transform(batch.base, keypoints[:4]), keypoints[-8:-4]
-    expected = torch.stack([torch.cat([now[:2], plain[:2]]).mean(0), torch.cat([now[2:], plain[2:]]).mean(0)])
+def poses_by_hand(stepper: Stepper, batch: Batch, settling: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain poses (2, 2, K, 2) of A and of B: of the frames to draw, and of the others."""
+    extractor = copy.deepcopy(stepper.model.extractor)
+    keypoints = soft_argmax(extractor(batch.inputs)[0])[0]
+    others = transform(batch.other, keypoints[-4:])
+    if settling:
+        others = soft_argmax(extractor.eval()(batch.plain)[0])[0]
+    now = transform(batch.base, keypoints[:4])
+    return torch.stack([now[:2], others[:2]]), torch.stack([now[2:], others[2:]])
+
+
+@pytest.mark.parametrize("settling", [False, True])
+def test_the_centres_are_a_slow_mean_of_each_videos_plain_keypoints(batch, settling):
+    stepper = make_stepper(settling=settling)
+    expected = torch.stack([poses.mean((0, 1)) for poses in poses_by_hand(stepper, batch, settling)])
     stepper.step(batch, ramp=1)
     torch.testing.assert_close(stepper.centres, 0.02 * expected)
+
+
+@pytest.mark.parametrize("settling", [False, True])
+def test_poses_are_matched_of_all_views_and_settling_of_frames_as_they_are(batch, settling):
+    stepper = make_stepper(settling=settling)  # its transformers are the identity
+    in_a, in_b = (poses[int(settling) :].flatten(0, 1) for poses in poses_by_hand(stepper, batch, settling))
+    found = stepper.step(batch, ramp=1)["matching"]
+    torch.testing.assert_close(found, 2 * matching_loss(in_a, in_b))
 
 
 def test_late_losses_do_not_pull_before_the_ramp_and_do_after_it(batch):
@@ -147,7 +167,7 @@ def test_transformers_learn_at_a_tenth_of_the_rate():
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_frozen_statistics_stay_and_drawn_frames_never_count(batch, frozen):
-    stepper = make_stepper(freeze_statistics=frozen)
+    stepper = make_stepper(settling=frozen)
     before = state_of(stepper.model)
     stepper.step(batch, ramp=1)
     for name, value in state_of(stepper.model).items():

@@ -70,7 +70,8 @@ def test_a_recipe_is_one_command_and_the_config_it_writes_makes_the_same_weights
     found = trained(Path(os.path.relpath(folder / "recipe.toml")), Path("first"))
     weights = dataclasses.asdict(LossWeights(diversity=9.0, cycle=0.0))
     assert found == MODEL | {
-        "steps": 3, "batch": 2, "lr": 1e-3, "seed": 7, "coarse": 0.0, "sheet_every": 250, "save_every": 250, "precision": "fp32",
+        "steps": 3, "batch": 2, "lr": 1e-3, "seed": 7, "coarse": 0.0, "sheet_every": 250, "save_every": 250,
+        "precision": "fp32",
         "weights": weights,
     }  # fmt: skip
     clips = {"a": "cat/frames", "a_masks": "cat/masks", "b": "fox/frames", "b_masks": "fox/masks"}

@@ -70,12 +70,13 @@ def test_other_seeds_and_other_steps_give_batches_that_differ_throughout(clips):
         assert not any(torch.equal(value, batch[name]) for name, value in everything_in(other).items())
 
 
-@pytest.mark.parametrize(("neighbours", "groups"), [(False, 4), (True, 5)])
+@pytest.mark.parametrize(("neighbours", "groups"), [(False, 3), (True, 4)])
 def test_shapes_and_ranges_and_that_neighbours_are_one_more_group(clips, neighbours, groups):
     batch = Loader(clips, 3, 0, CPU, neighbours=neighbours).batch(0)
     assert batch.inputs.shape == (groups * 6, 3, 64, 64)
+    assert batch.plain.shape == (6, 3, 64, 64)
     assert batch.targets.shape == (6, 4, 64, 64)
-    assert batch.base.shape == batch.shake.shape == batch.bend.shape == (6, 2, 3)
+    assert batch.base.shape == batch.other.shape == batch.shake.shape == batch.bend.shape == (6, 2, 3)
     assert (batch.usual.shape, batch.usual.dtype) == ((6, 1, 1), torch.bool)
     assert -1 <= batch.inputs.min() < batch.inputs.max() <= 1
     assert 0 <= batch.targets.min() < batch.targets.max() <= 1
@@ -84,8 +85,8 @@ def test_shapes_and_ranges_and_that_neighbours_are_one_more_group(clips, neighbo
 @pytest.mark.parametrize("count", [3, 8])
 def test_looks_come_from_every_frame_but_the_one_drawn_and_neighbours_from_the_next_or_last(count):
     batch = Loader((numbered(count), numbered(count)), 2000, 0, CPU, neighbours=True).batch(0)
-    now, following, again, plain, looks = map(numbers, batch.inputs.chunk(5))
-    assert torch.equal(plain, looks)
+    now, following, again, looks = map(numbers, batch.inputs.chunk(4))
+    assert torch.equal(numbers(batch.plain), looks)
     assert torch.equal(now, numbers(batch.targets[:, :3] * 2 - 1))
     assert (now == again).float().mean() > 0.99  # unless the middle is bent out of the picture
     assert set((following - now).tolist()) == {-1, 1}
@@ -96,7 +97,7 @@ def test_looks_come_from_every_frame_but_the_one_drawn_and_neighbours_from_the_n
 
 def test_without_other_looks_they_come_from_the_frame_drawn():
     batch = Loader((numbered(5), numbered(5)), 50, 0, CPU, other_looks=False).batch(0)
-    now, _, _, looks = map(numbers, batch.inputs.chunk(4))
+    now, _, looks = map(numbers, batch.inputs.chunk(3))
     assert torch.equal(now, looks)
 
 
@@ -104,7 +105,7 @@ def test_the_first_half_of_every_group_is_video_a():
     first, second = numbered(3), numbered(12)
     second = replace(second, frames=second.frames[6:])
     batch = Loader((first, second), 4, 0, CPU, neighbours=True).batch(0)
-    for group in (*batch.inputs.chunk(5), batch.targets[:, :3] * 2 - 1):
+    for group in (*batch.inputs.chunk(4), batch.plain, batch.targets[:, :3] * 2 - 1):
         of_a, of_b = numbers(group).chunk(2)
         assert of_a.max() < 3
         assert of_b.min() >= 6
@@ -114,14 +115,14 @@ def test_at_a_share_of_0_every_background_is_black_and_at_1_most_are_not(clips):
     loader = Loader(clips, 8, 0, CPU, backgrounds=lambda step: float(step >= 3))
     for step in (0, 2):
         batch = loader.batch(step)
-        now, again, plain, _ = batch.inputs.chunk(4)
-        assert ((plain == -1).all(1).float().mean((1, 2)) > 0.3).all()
+        now, again, _ = batch.inputs.chunk(3)
+        assert ((batch.plain == -1).all(1).float().mean((1, 2)) > 0.3).all()
         torch.testing.assert_close(now, on_black(batch.targets))
         torch.testing.assert_close(again, on_black(batch.extra.warp(batch.targets)))
     batch = loader.batch(3)
-    now, _, plain, looks = batch.inputs.chunk(4)
+    now, _, looks = batch.inputs.chunk(3)
     frames = torch.cat([clip.frames[:, :3] for clip in clips]).float() / 127.5 - 1
-    assert all(any(torch.allclose(view, frame, atol=1e-5) for frame in frames) for view in plain)
+    assert all(any(torch.allclose(view, frame, atol=1e-5) for frame in frames) for view in batch.plain)
     black = (now - on_black(batch.targets)).abs().amax((1, 2, 3)) < 1e-6
     assert 0 < black.sum() < 8
     assert ((looks == -1).all(1).float().mean((1, 2)) > 0.3).all()  # but looks are always read on black
@@ -134,11 +135,10 @@ def test_coarse_batches_are_the_same_views_at_half_the_size(clips):
         if step == 2:
             assert same(one, other)
             break
-        assert one.inputs.shape == (40, 3, 32, 32)
+        assert one.inputs.shape == (32, 3, 32, 32)
         assert one.targets.shape == (8, 4, 32, 32)
         assert torch.equal(one.base, other.base)
-        plain, whole = (batch.inputs.chunk(5)[3] for batch in (one, other))
-        torch.testing.assert_close(plain, F.avg_pool2d(whole, 2), atol=1e-5, rtol=0)
+        torch.testing.assert_close(one.plain, F.avg_pool2d(other.plain, 2), atol=1e-5, rtol=0)
         assert (one.targets - F.avg_pool2d(other.targets, 2))[:, 3].abs().mean() < 0.02  # of the masks
 
 
@@ -158,12 +158,13 @@ def test_the_maps_of_a_batch_are_those_that_made_its_pictures(seed, x, y):
     clip = Clip("dot", torch.cat([dot.expand(3, -1, -1), torch.full((1, 64, 64), 255)]).byte().expand(3, -1, -1, -1),
                 has_masks=False)  # fmt: skip
     batch = Loader((clip, clip), 4, seed, CPU, neighbours=True).batch(0)
-    now, following, again, plain, _ = ((group + 1) / 2 for group in batch.inputs.chunk(5))
+    now, following, again, looks = ((group + 1) / 2 for group in batch.inputs.chunk(4))
     torch.testing.assert_close(now, batch.targets[:, :3])
     assert torch.equal(now, following)  # nothing moves, and both are seen alike
     there = place.expand(8, -1, -1)
     torch.testing.assert_close(transform(batch.base, brightest(now)), there, atol=0.01, rtol=0)
-    torch.testing.assert_close(brightest(plain), there, atol=0.01, rtol=0)
+    torch.testing.assert_close(transform(batch.other, brightest(looks)), there, atol=0.01, rtol=0)
+    torch.testing.assert_close(brightest((batch.plain + 1) / 2), there, atol=0.01, rtol=0)
     off = (batch.extra.transform(brightest(again)) - brightest(now)).norm(dim=-1)
     assert off.median() < 0.02  # where a bend is nearly a fold, it smears the dot
 

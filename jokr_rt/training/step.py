@@ -39,10 +39,10 @@ EARLY_LEFT = 0.1  # of their weights, at the end
 class Drawn:
     """What the model made of a batch of 2n views, first n of video A, then n of B.
 
-    keypoints: 4n poses in plain frames, first 2n of A; of each 2n the first half was found in augmented views and
-    drawn, the second in frames as they are. moved: the same in the other video's space. destination: the 2n of these
-    that are drawn. images: 4n, first the reconstructions of `targets` (2n, RGB on black in [-1, 1]), then the
-    retargeted frames, each of the domain opposite to its view's.
+    keypoints: 4n poses in plain frames, first 2n of A; of each 2n the first half are drawn, the second are of the
+    frames that lend their looks. moved: the same in the other video's space. destination: the 2n of these that are
+    drawn. images: 4n, first the reconstructions of `targets` (2n, RGB on black in [-1, 1]), then the retargeted frames,
+    each of the domain opposite to its view's.
     """
 
     keypoints: Tensor
@@ -77,6 +77,7 @@ class Stepper:
         groups = {name: [{"params": list(critic.parameters()), "rate": 1.0}] for name, critic in critics.items()}
         groups["model"] = [{"params": rest, "rate": 1.0}, {"params": transformers, "rate": TRANSFORMER_RATE}]
         self.optimizers = {name: torch.optim.Adam(group, lr, betas=ADAM_BETAS) for name, group in groups.items()}
+        self.settling = False
         self._averaging = {name: distributed.averaging(self.networks[name]) for name in self.optimizers}
 
     def compile(self) -> None:
@@ -84,11 +85,13 @@ class Stepper:
         for network in (self.model.extractor, self.model.generator, self.networks["discriminator"]):
             network.compile()
 
-    def set_phase(self, lr: float, freeze_statistics: bool) -> None:
-        """Learning rate, and whether BatchNorm keeps its statistics, as it will when exported."""
+    def set_phase(self, lr: float, settling: bool) -> None:
+        """Learning rate, and whether the model settles into how it will be exported and met: BatchNorm keeps its
+        statistics, and poses are matched on frames as they are."""
+        self.settling = settling
         self.networks.train()
         self.average.eval()
-        if freeze_statistics:
+        if settling:
             for module in self.model.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
@@ -141,7 +144,7 @@ class Stepper:
         logits, appearance = self._through(self.model.extractor, batch.inputs)
         keypoints, _, mass = soft_argmax(logits)
         count = len(batch.targets)
-        now, *following, again, plain, _ = keypoints.split(count)
+        now, *following, again, worn = keypoints.split(count)
         mask = F.adaptive_max_pool2d(batch.targets[:, 3:], mass.shape[-1])
         found = {
             "sparsity": losses.sparsity_loss(mass[:count], mask),
@@ -151,13 +154,31 @@ class Stepper:
         }
         if following:
             found["temporal"] = losses.temporal_loss(now, following[0])
-        # First all of A, then of B: of the frames to draw, and of those that were left as they are.
-        poses = [transform(batch.base, now).chunk(2), plain.chunk(2)]
+        # Poses of the plain frames: of those to draw, and of those that lend their looks; first all of A, then of B.
+        others = self._keypoints_as_exported(batch.plain) if self.settling else transform(batch.other, worn)
+        poses = [transform(batch.base, now).chunk(2), others.chunk(2)]
         keypoints = torch.cat([poses[0][0], poses[1][0], poses[0][1], poses[1][1]])
         there, moved = self._move(keypoints, found)
         theta, drawn, destination = (_to_draw(each) for each in (there, keypoints, moved))
         images = self._draw(batch, now, drawn, theta, appearance[-count:], found)
         return Drawn(keypoints, moved, destination, on_black(batch.targets), images), found
+
+    def _keypoints_as_exported(self, frames: Tensor) -> Tensor:
+        """By the running statistics, into which these frames, drawn ones among them, must not leak."""
+        extractor = self.model.extractor
+        training = [module for module in extractor.modules() if module.training]
+        extractor.eval()
+        keypoints, _, _ = soft_argmax(self._through(extractor, frames)[0])
+        for module in training:
+            module.training = True
+        return keypoints
+
+    def _match(self, poses: Tensor, guests: Tensor) -> Tensor:
+        """matching_loss of all processes' poses. Settling, of frames as they are alone: beside the noise of augmented
+        views, what still tells the videos apart does not show."""
+        if self.settling:
+            poses, guests = poses.chunk(2)[1], guests.chunk(2)[1]
+        return losses.matching_loss(gather(poses), gather(guests))
 
     def _move(self, keypoints: Tensor, found: Losses) -> tuple[Tensor, Tensor]:
         """Theta of each pose, and the poses in the other video's space; adds the losses that see poses alone."""
@@ -175,9 +196,7 @@ class Stepper:
         found["cycle"] = losses.identity_loss(there, back) + losses.keypoint_distance(
             transform(inverse(back), moved), keypoints
         )
-        # Of frames as they are: beside the noise of augmented views, what tells the videos apart there would not show.
-        met_a, met_b, guest_a, guest_b = (gather(poses.chunk(2)[1]) for poses in (in_a, in_b, moved_b, moved_a))
-        found["matching"] = losses.matching_loss(met_a, guest_a) + losses.matching_loss(met_b, guest_b)
+        found["matching"] = self._match(in_a, moved_b) + self._match(in_b, moved_a)
         return there, moved
 
     def _draw(
@@ -202,13 +221,7 @@ class Stepper:
         """Retargeted frames as the critics see them: augmented like the real ones. Adds what the critics say."""
         retargeted = drawn.images.chunk(2)[1]
         fakes = warp(retargeted + 1, batch.shake) - 1  # zeros outside are black
-        # The extractor as it will be exported: drawn frames must not leak into its batch statistics.
-        extractor = self.model.extractor
-        training = [module for module in extractor.modules() if module.training]
-        extractor.eval()
-        again, _, _ = soft_argmax(self._through(extractor, fakes)[0])
-        for module in training:
-            module.training = True
+        again = self._keypoints_as_exported(fakes)
         found["cycle"] = found["cycle"] + losses.keypoint_distance(
             again, transform(inverse(batch.shake), drawn.destination)
         )
@@ -248,7 +261,7 @@ class Stepper:
 
 def _all_poses(drawn: Drawn) -> Tensor:
     """In their own space and in the other, of all processes, in the order that one process has them."""
-    # Drawn and left as they are, of A, then of B; twice.
+    # now and worn of A, then of B; twice
     return gather(torch.cat([drawn.keypoints, drawn.moved]), groups=8)
 
 

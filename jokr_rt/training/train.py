@@ -27,7 +27,7 @@ RESUME_FORMAT = "jokr-training-2"
 PRECISIONS = ("fp32", "bf16")
 REFERENCES = 8  # frames of each video that a checkpoint carries for appearance and parity
 RAMP = (0.1, 0.3)  # shares of the steps; see `Training._ramp`
-FROZEN_SHARE = 0.2  # of the steps, the last: BatchNorm statistics stay as they will be exported
+SETTLING_SHARE = 0.2  # of the steps, the last; see `Stepper.set_phase`
 
 Report = Callable[[int, int, dict[str, float]], None]  # step, steps in all, losses
 
@@ -147,7 +147,7 @@ class Training:
 
     def _advance(self) -> dict[str, float]:
         """One step. Its losses, all finite, or TrainingError."""
-        self.stepper.set_phase(self.lr, freeze_statistics=self.step / self.steps >= 1 - FROZEN_SHARE)
+        self.stepper.set_phase(self.lr, settling=self.step / self.steps >= 1 - SETTLING_SHARE)
         found = self.stepper.step(self.loader.batch(self.step), self._ramp(self.step))
         values = {name: value.item() for name, value in found.items()}
         self.step += 1

@@ -18,18 +18,21 @@ class Batch:
     """What one step sees: 2n views, first n of video A, then n of B. All chance in a step is in here.
 
     inputs: (G * 2n, 3, size, size) in [-1, 1], what the extractor looks at, in G groups: the augmented views; their
-    neighbours in time, if wanted; the augmented views once more under `extra`; other frames as they are; and these
-    warped by chance on black, to take looks from.
+    neighbours in time, if wanted; the augmented views once more under `extra`; other frames to take looks from, warped
+    and on black.
+    plain: (2n, 3, size, size) in [-1, 1], these other frames as they are, as they will be met at run time.
     targets: (2n, 4, size, size) in [0, 1], RGB and mask of the augmented views.
-    base: (2n, 2, 3), maps from augmented views to plain frames.
+    base: (2n, 2, 3), maps from augmented views to plain frames. other: the same for the frames to take looks from.
     extra: smooth maps from views "once more" to augmented ones.
     shake: (2n, 2, 3), what drawn frames are warped by before the critics see them.
     bend: (2n, 2, 3) and usual: (2n, 1, 1) bool, see `Stepper._draw`.
     """
 
     inputs: Tensor
+    plain: Tensor
     targets: Tensor
     base: Tensor
+    other: Tensor
     extra: SmoothWarp
     shake: Tensor
     bend: Tensor
@@ -91,7 +94,7 @@ class Loader:
             return F.avg_pool2d(picked, 2) if step < self.coarse_steps else picked
 
         now, plain = views(0), views(2)
-        base, aside, shake, bend = (random_affine(len(now), random) for _ in range(4))
+        base, other, shake, bend = (random_affine(len(now), random) for _ in range(4))
         extra = SmoothWarp(random_affine(len(now), random, degrees=15, scale=0.15), random)
         augmented = warp(now, base)
         seen = [augmented, *([warp(views(1), base)] if self.neighbours else []), extra.warp(augmented)]
@@ -100,13 +103,11 @@ class Loader:
             for group in seen
             for side, part in enumerate(group.chunk(2))
         ]
-        inputs += [
-            self.backgrounds.keep(part, side, self.share(step), random) for side, part in enumerate(plain.chunk(2))
-        ]
+        met = [self.backgrounds.keep(part, side, self.share(step), random) for side, part in enumerate(plain.chunk(2))]
         # Appearance is read off an object on black, as export does; so no background can find its way into it.
-        inputs.append(on_black(warp(plain, aside)))
+        inputs.append(on_black(warp(plain, other)))
         usual = torch.rand(len(now), 1, 1, generator=random, device=self.device) < 0.5
-        batch = Batch(torch.cat(inputs), augmented, base, extra, shake, bend, usual)
+        batch = Batch(torch.cat(inputs), torch.cat(met), augmented, base, other, extra, shake, bend, usual)
         return batch.share(self.count) if distributed.world_size() > 1 else batch
 
     def _pick(self, length: int, random: torch.Generator) -> Tensor:
@@ -161,7 +162,7 @@ class Backgrounds:
         return torch.where(choice >= 3, rgb, composed) * 2 - 1
 
     def keep(self, views: Tensor, domain: int, share: float, random: torch.Generator) -> Tensor:
-        """The same with their own background, as they will be met at run time; but for a share, which is on black."""
+        """The same with their own background; all but this share on black."""
         if not self.masked[domain]:
             return views[:, :3] * 2 - 1
         kept = torch.rand((len(views), 1, 1, 1), generator=random, device=views.device) < share
