@@ -1,1 +1,1 @@
-"""The TensorRT plugin of `jokr::AffineGridSample` will live here; until then engines run its ONNX function body."""
+"""The TensorRT plugin of `jokr::AffineGridSample`: a CUDA kernel and what compiles, launches and registers it."""
