@@ -21,7 +21,8 @@ DOMAIN, VERSION, NAME = "jokr", 1, "AffineGridSample"
 ATTRIBUTES: dict[str, int | str] = {"align_corners": 0, "plugin_namespace": DOMAIN, "plugin_version": "1", "aot": 1}
 
 # Coordinates of cell i of n: (2 i + 1 - align_corners) / (n - align_corners) - 1, as torch's affine_grid has them.
-# The grid stays float32 whatever the heatmaps are: in 16 bits its rounding alone moves values by 4 percent.
+# The grid stays float32 whatever the heatmaps are: in 16 bits its rounding alone moves values by 4 percent. Nor does
+# every runtime sample 16 bits on a float32 grid (ONNX Runtime on CUDA does not), hence the casts at the end.
 _BODY = """
 <opset_import: ["" : 20], domain: "jokr",
  doc_string: "sampled(p) = heatmaps(theta (p, 1)), bilinear, zeros outside; coordinates (x, y) in [-1, 1]">
@@ -69,7 +70,10 @@ AffineGridSample
   by_row = Unsqueeze (along_y_shifted, column_axis)
   planes = Add (by_column, by_row)
   grid = Transpose <perm = [0, 2, 3, 1]> (planes)
-  sampled = GridSample <mode = "linear", padding_mode = "zeros", align_corners: int = @align_corners> (heatmaps, grid)
+  heatmaps_float = Cast <to = 1> (heatmaps)
+  sampled_float = GridSample <mode = "linear", padding_mode = "zeros", align_corners: int = @align_corners>
+    (heatmaps_float, grid)
+  sampled = CastLike (sampled_float, heatmaps)
 }
 """
 

@@ -19,6 +19,7 @@ from jokr_rt.errors import BundleError, UsageError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+FP32 = "fp32"
 DIRECTIONS = {"a2b": ("a", "b"), "b2a": ("b", "a")}  # direction: whose motion, whose looks
 
 Arrays = dict[str, NDArray[Any]]
@@ -124,18 +125,23 @@ class Bundle:
 
     @property
     def precisions(self) -> tuple[str, ...]:
+        """In which every graph is there; "fp32" always is. All have the same inputs and outputs."""
         return tuple(dict.fromkeys(graph.precision for graph in self.graphs))
 
     @property
     def signatures(self) -> dict[str, Signature]:
         return signatures(self.config)
 
-    def graph_path(self, name: str, precision: str = "fp32") -> Path:
-        """The ONNX file of a graph. Raises UsageError where the bundle has it not in this precision."""
+    def graph(self, name: str, precision: str = FP32) -> Graph:
+        """Raises UsageError where the bundle has it not in this precision."""
         for graph in self.graphs:
             if (graph.name, graph.precision) == (name, precision):
-                return self.root / graph.file
+                return graph
         raise UsageError(f"{self.root}: no graph {name} in {precision}; it has {', '.join(self.precisions)}")
+
+    def graph_path(self, name: str, precision: str = FP32) -> Path:
+        """The ONNX file of a graph, whose hash was right when the bundle was opened. Raises as `graph` does."""
+        return self.root / self.graph(name, precision).file
 
     def appearance(self, domain: str) -> NDArray[np.float32]:
         """Appearance (1, 3, size/2, size/2) float32 of domain "a" or "b"."""
@@ -218,9 +224,12 @@ def open_bundle(path: str | Path) -> Bundle:
 def _parse(root: Path, values: dict[str, Any]) -> Bundle:
     config = ModelConfig.from_json(values["config"])
     graphs = tuple(_parse_graph(root, entry, signatures(config)) for entry in values["graphs"])
-    missing = set(signatures(config)) - {graph.name for graph in graphs}
-    if missing:
-        raise BundleError(f"{root}: the manifest lacks the graph {min(missing)}; export again")
+    found = [(graph.precision, graph.name) for graph in graphs]
+    for precision in dict.fromkeys([FP32, *(precision for precision, _ in found)]):
+        for name in signatures(config):
+            if (count := found.count((precision, name))) != 1:
+                has = "lacks" if count == 0 else "repeats"
+                raise BundleError(f"{root}: the manifest {has} the graph {name} in {precision}; export again")
     return Bundle(
         root=root,
         config=config,

@@ -12,12 +12,14 @@ from typing import Any
 import click
 
 from jokr_rt import __version__
+from jokr_rt.cli_build import build
 from jokr_rt.cli_evaluate import evaluate
 from jokr_rt.cli_model import load_model
 from jokr_rt.cli_train import missing_extra, train
 from jokr_rt.errors import JokrError
 
 INTERRUPTED = 130
+_ENGINES = "openvino, onnxruntime, onnxruntime-cuda, tensorrt"
 
 
 class _Group(click.Group):
@@ -51,6 +53,9 @@ def _option_path(*names: str, required: bool = False, text: str) -> Callable[[An
     return click.option(*names, required=required, type=click.Path(path_type=Path), help=text)
 
 
+_precision = click.option(
+    "--precision", help="fp32, or fp16 of a bundle that has it.  [default: the fastest on the engine]"
+)
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout; words go to stderr.")
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
 
@@ -61,6 +66,7 @@ def main() -> None:
     """Make one creature move like another."""
 
 
+main.add_command(build)
 main.add_command(train)
 main.add_command(evaluate)
 
@@ -77,7 +83,8 @@ main.add_command(evaluate)
     metavar="HZ",
     help="Smooth the keypoints: cutoff where they rest. 3 calms jitter; lower lags more.",
 )
-@click.option("--engine", default="auto", show_default=True, help="auto, openvino, onnxruntime or torch.")
+@click.option("--engine", default="auto", show_default=True, help=f"auto, {_ENGINES}, torch or torch-cuda.")
+@_precision
 @click.option("--layout", default="output", show_default=True, help="output, or side-by-side (+ input, keypoints).")
 @click.option("--size", type=int, help="Side of the output in pixels.  [default: the model's]")
 @click.option("--codec", help="Video codec, such as libx264, libx265 or libvpx-vp9.  [default: by the output's name]")
@@ -86,24 +93,32 @@ main.add_command(evaluate)
 @_overwrite
 @_json
 def run(
-    model: Path, source: Path, output: Path, direction: str, engine: str, no_audio: bool, as_json: bool, **options: Any
+    model: Path,
+    source: Path,
+    output: Path,
+    direction: str,
+    engine: str,
+    precision: str | None,
+    no_audio: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Retarget INPUT, a video, a folder of frames or an image sequence such as frames/%05d.png.
 
-    BUNDLE is what `jokr export` wrote; a checkpoint runs too, with --engine torch.
+    BUNDLE is what `jokr export` wrote; a checkpoint runs too, with --engine torch or torch-cuda.
     """
     from jokr_rt.console import frame_progress
     from jokr_rt.retarget import Retargeter
     from jokr_rt.stream import retarget_stream
 
-    loaded, loaded_engine = load_model(model, engine)
+    loaded, loaded_engine = load_model(model, engine, precision)
     retargeter = Retargeter(loaded, direction, loaded_engine)
-    _say(f"direction {retargeter.direction}, engine {retargeter.engine.name}")
+    runs = {"direction": retargeter.direction, "engine": loaded_engine.name, "precision": loaded_engine.precision}
+    _say(", ".join(f"{name} {value}" for name, value in runs.items()))
     with frame_progress() as progress:
         report = retarget_stream(retargeter, source, output, audio=not no_audio, progress=progress, **options)
     if as_json:
-        about = {"output": str(output), "direction": retargeter.direction, "engine": retargeter.engine.name}
-        click.echo(json.dumps(about | asdict(report) | {"fps": report.fps}))
+        click.echo(json.dumps({"output": str(output)} | runs | asdict(report) | {"fps": report.fps}))
     else:
         stages = ", ".join(f"{stage} {times['p50']:.1f}" for stage, times in report.stages.items())
         pace = f"{report.frames} frames in {report.seconds:.1f} s, {report.fps:.1f} fps"
@@ -128,10 +143,13 @@ def info(bundle: Path, as_json: bool) -> None:
 
 @main.command()
 @_path("bundle", "BUNDLE")
-@click.option("--engine", help="openvino or onnxruntime.  [default: every one that is installed]")
+@click.option("--engine", help=f"{_ENGINES}.  [default: every one that is installed and needs no GPU]")
 @_json
 def verify(bundle: Path, engine: str | None, as_json: bool) -> None:
-    """Compare a bundle's results with PyTorch's, on real frames stored with it. Exits with 1 if they differ."""
+    """Compare a bundle's results with PyTorch's, on real frames stored with it. Exits with 1 if they differ.
+
+    In every precision that the bundle has and an engine runs.
+    """
     from jokr_rt.bundle import open_bundle
     from jokr_rt.engines import installed_engines
     from jokr_rt.parity import require_parity, verify_bundle
@@ -139,6 +157,9 @@ def verify(bundle: Path, engine: str | None, as_json: bool) -> None:
     opened = open_bundle(bundle)
     engines = [engine] if engine else installed_engines() or ["auto"]
     figures = [figure for name in engines for figure in verify_bundle(opened, name)]
+    for precision in opened.precisions:
+        if precision not in {figure.precision for figure in figures}:
+            _say(f"{precision}: not compared, for {' and '.join(engines)} cannot run it")
     if as_json:
         passed, rows = all(figure.passed for figure in figures), [asdict(figure) for figure in figures]
         click.echo(json.dumps({"bundle": str(bundle), "passed": passed, "parity": rows}))
@@ -152,10 +173,16 @@ def verify(bundle: Path, engine: str | None, as_json: bool) -> None:
 @main.command()
 @_path("checkpoint", "CHECKPOINT")
 @_option_path("-o", "--output", required=True, text="Bundle folder to write.")
+@click.option(
+    "--precision", "precisions", multiple=True, metavar="fp32|fp16", help="Of the graphs, beside fp32; may be repeated."
+)
 @_overwrite
 @_json
-def export(checkpoint: Path, output: Path, overwrite: bool, as_json: bool) -> None:
-    """Turn a checkpoint of `jokr train` into a bundle, and compare it with PyTorch."""
+def export(checkpoint: Path, output: Path, precisions: tuple[str, ...], overwrite: bool, as_json: bool) -> None:
+    """Turn a checkpoint of `jokr train` into a bundle, and compare it with PyTorch.
+
+    fp16 is for GPUs: half the size, and fast where they have tensor cores.
+    """
     try:
         from export import export_bundle
     except ImportError as error:
@@ -163,7 +190,7 @@ def export(checkpoint: Path, output: Path, overwrite: bool, as_json: bool) -> No
     from jokr_rt.console import parity_table, print_tables, step_progress
 
     with step_progress() as progress:
-        bundle = export_bundle(checkpoint, output, overwrite=overwrite, progress=progress)
+        bundle = export_bundle(checkpoint, output, precisions=precisions, overwrite=overwrite, progress=progress)
     if as_json:
         click.echo(json.dumps({"bundle": str(output), "parity": [asdict(figure) for figure in bundle.parity]}))
     else:

@@ -47,7 +47,8 @@ class _DataCommand(click.Command):
     type=click.IntRange(min=16),
     help=f"Frames to measure, from the start.  [default: 96 of the puppets, {_CLIP_FRAMES} of clips]",
 )
-@click.option("--engine", default="auto", show_default=True, help="auto, openvino, onnxruntime, or torch.")
+@click.option("--engine", default="auto", show_default=True, help="Those of jokr run; auto takes torch for a file.")
+@click.option("--precision", help="As of jokr run.")
 @click.option("--report", type=_PATH, help="Folder for a page of tables, plots, pictures and videos.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout; words go to stderr.")
 def evaluate(
@@ -58,6 +59,7 @@ def evaluate(
     on_black: bool,
     frames: int | None,
     engine: str,
+    precision: str | None,
     report: Path | None,
     as_json: bool,
 ) -> None:
@@ -79,11 +81,11 @@ def evaluate(
 
     if report is not None:
         page.prepare_folder(report)
-    loaded, loaded_engine = load_model(model, "torch" if engine == "auto" and model.is_file() else engine)
+    loaded, loaded_engine = load_model(model, "torch" if engine == "auto" and model.is_file() else engine, precision)
     measured = _data(loaded, data, (a_masks, b_masks), frames)
     if on_black:
         measured = before_black(measured)
-    for words in (f"engine {loaded_engine.name}", *measured.notes):
+    for words in (f"engine {loaded_engine.name}, precision {loaded_engine.precision}", *measured.notes):
         click.echo(words, err=True)
     with frame_progress() as progress:
         found = evaluation.evaluate(loaded, loaded_engine, measured, model_name=str(model), progress=progress)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from jokr_rt.cli_train import missing_extra
 from jokr_rt.errors import UsageError
 
@@ -11,20 +13,39 @@ if TYPE_CHECKING:
     from jokr_rt.retarget import Model
 
 
-def load_model(path: Path, engine: str) -> "tuple[Model, Engine]":
-    """For a bundle, which is a folder, or a checkpoint, which is a file and needs PyTorch."""
-    if not path.is_file():
-        from jokr_rt.bundle import open_bundle
-        from jokr_rt.engines import load_engine
+def load_model(path: Path, engine: str, precision: str | None) -> "tuple[Model, Engine]":
+    """For a bundle, which is a folder, or a checkpoint, which is a file and needs PyTorch.
 
-        bundle = open_bundle(path)
-        return bundle, load_engine(engine, bundle)
-    if engine != "torch":
-        raise UsageError(f"{path}: a file, and a bundle is a folder; `jokr export` it, or run it with --engine torch")
+    precision: None leaves it to the engine. The end of the command frees what the engine holds on a device.
+    """
+    from jokr_rt.engines import DeviceEngine
+
+    load = _load_checkpoint if path.is_file() else _load_bundle
+    model, loaded = load(path, engine, precision)
+    if isinstance(loaded, DeviceEngine):
+        click.get_current_context().call_on_close(loaded.close)
+    return model, loaded
+
+
+def _load_bundle(path: Path, engine: str, precision: str | None) -> "tuple[Model, Engine]":
+    from jokr_rt.bundle import open_bundle
+    from jokr_rt.console import build_progress
+    from jokr_rt.engines import load_engine
+
+    bundle = open_bundle(path)
+    with build_progress() as monitor:
+        return bundle, load_engine(engine, bundle, precision, monitor)
+
+
+def _load_checkpoint(path: Path, engine: str, precision: str | None) -> "tuple[Model, Engine]":
+    if engine not in ("torch", "torch-cuda"):
+        raise UsageError(
+            f"{path}: a file, and a bundle is a folder; `jokr export` it, or run it with --engine torch or torch-cuda"
+        )
     try:
         from jokr_rt.training.checkpoint import load_checkpoint
-        from jokr_rt.training.engine import TorchEngine
+        from jokr_rt.training.engine import load_torch_engine
     except ImportError as error:
-        raise missing_extra("--engine torch", error) from error
-    reference = TorchEngine(load_checkpoint(path))
+        raise missing_extra(f"--engine {engine}", error) from error
+    reference = load_torch_engine(engine, load_checkpoint(path), precision)
     return reference, reference

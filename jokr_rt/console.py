@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,13 +14,17 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
+    TaskProgressColumn,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
 
 from jokr_rt.bundle import Bundle, Parity, Signature, TensorSpec
+from jokr_rt.engines import Monitor
 from jokr_rt.evaluation import tables
 from jokr_rt.evaluation.results import Evaluation
 
@@ -65,6 +70,31 @@ def step_progress() -> Iterator[Callable[[str], None]]:
         yield lambda step: status.update(escape(step))
 
 
+class _BuildMonitor(Monitor):
+    """Words on stderr, above a bar for each task."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def say(self, words: str) -> None:
+        self._progress.console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+    def step(self, task: str, done: int, total: int) -> None:
+        if task not in self._tasks:
+            self._tasks[task] = self._progress.add_task(escape(task))
+        self._progress.update(self._tasks[task], completed=done, total=total)
+
+
+@contextmanager
+def build_progress() -> Iterator[Monitor]:
+    """Who tells the user of an engine that is being built: words on stderr, and bars where that is a terminal."""
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield _BuildMonitor(progress)
+
+
 def print_tables(*tables: Table) -> None:
     """On stdout, an empty line between them."""
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
@@ -74,14 +104,15 @@ def print_tables(*tables: Table) -> None:
 
 def parity_table(figures: Iterable[Parity], signatures: dict[str, Signature]) -> Table:
     """How far each output is from PyTorch's."""
-    table = _table("graph", "output", "shape", "engine", right=("max error", "mean error", "PSNR dB", "tolerance"))
+    columns = "max error", "mean error", "PSNR dB", "tolerance"
+    table = _table("graph", "output", "shape", "engine", "precision", right=columns)
     table.add_column("")
     for figure in figures:
         (spec,) = (spec for spec in signatures[figure.graph].outputs if spec.name == figure.output)
         psnr = "exact" if figure.psnr_db is None else f"{figure.psnr_db:.1f}"
         numbers = f"{figure.max_abs:.2g}", f"{figure.mean_abs:.2g}", psnr, f"{figure.tolerance:.2g}"
         verdict = "[green]ok[/]" if figure.passed else "[bold red]FAILED[/]"
-        table.add_row(figure.graph, figure.output, _shape(spec), figure.engine, *numbers, verdict)
+        table.add_row(figure.graph, figure.output, _shape(spec), figure.engine, figure.precision, *numbers, verdict)
     return table
 
 
@@ -107,6 +138,46 @@ def bundle_tables(bundle: Bundle) -> tuple[Table, Table]:
         megabytes = (bundle.root / graph.file).stat().st_size / 1e6
         graphs.add_row(graph.name, graph.precision, *ports, str(graph.opset), f"{megabytes:.2f}")
     return model, graphs
+
+
+def plan_tables(report: dict[str, Any]) -> list[Table]:
+    """What `jokr build --json` tells of each engine: what became of it or would, what it depends on, and its layers."""
+    plans = report["plans"]
+    table = _table("graph", "engine", "", "sampler", "key", "why", right=("MB",))
+    for plan in plans:
+        digest = plan["digest"][:12] if plan["digest"] else "not known here"
+        sampler = plan.get("sampler", plan["key"]["sampler"])
+        size = f"{plan['bytes'] / 1e6:.2f}" if "bytes" in plan else ""
+        file = Path(plan["file"])
+        table.add_row(
+            plan["graph"],
+            f"{file.parent.name}/{file.name}",
+            _became(plan),
+            sampler,
+            digest,
+            escape(plan["reason"]),
+            size,
+        )
+    key = _table("key", "")
+    parts = next((plan["key"] for plan in plans if plan["key"]["kernel"] != "none"), plans[0]["key"])
+    graphs = "\n".join(f"{plan['key']['graph']} {plan['graph']}" for plan in plans)
+    for part, value in (parts | {"graph": graphs}).items():
+        key.add_row(part, escape(value or "not known here"))
+    layers = [_layer_table(plan) for plan in plans if "layers" in plan]
+    return [table, key, *layers]
+
+
+def _became(plan: dict[str, Any]) -> str:
+    if "would_build" in plan:
+        return "would be built" if plan["would_build"] else "is there"
+    return f"built in {plan['seconds']:.1f} s" if plan["built"] else "was there"
+
+
+def _layer_table(plan: dict[str, Any]) -> Table:
+    table = _table(f"layers of {plan['graph']}", "type", "tactic")
+    for layer in plan["layers"]:
+        table.add_row(*(escape(str(layer.get(name, ""))) for name in ("Name", "LayerType", "TacticName")))
+    return table
 
 
 def evaluation_tables(evaluation: Evaluation) -> list[Table]:

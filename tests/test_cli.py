@@ -57,7 +57,7 @@ def test_version_and_help(call: Call) -> None:
 def test_run_says_what_it_did(call: Call, tiny_bundle: Path, clip: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     code, out, err = call("run", tiny_bundle, clip, "-o", output)
-    assert (code, err) == (0, "direction a2b, engine openvino\n")
+    assert (code, err) == (0, "direction a2b, engine openvino, precision fp32\n")
     assert out.startswith(f"{output}: 5 frames in ")
     assert "fps (median ms: read " in out
     assert len(list(read_video(output))) == 5
@@ -67,10 +67,10 @@ def test_run_json_is_one_object(call: Call, tiny_bundle: Path, clip: Path, tmp_p
     options = "--json --direction fox2cat --engine onnxruntime --layout side-by-side --size 128 --no-audio"
     output = tmp_path / "out.mkv"
     code, out, err = call("run", tiny_bundle, clip, "-o", output, *options.split())
-    assert (code, err) == (0, "direction b2a, engine onnxruntime\n")
+    assert (code, err) == (0, "direction b2a, engine onnxruntime, precision fp32\n")
     report = json.loads(out)
     assert out.count("\n") == 1
-    assert list(report) == ["output", "direction", "engine", "frames", "seconds", "stages", "fps"]
+    assert list(report) == ["output", "direction", "engine", "precision", "frames", "seconds", "stages", "fps"]
     assert (report["output"], report["direction"], report["engine"]) == (str(output), "b2a", "onnxruntime")
     assert report["frames"] == 5
     assert report["fps"] == pytest.approx(5 / report["seconds"])
@@ -84,13 +84,13 @@ def test_run_takes_a_checkpoint_with_the_torch_engine(
 ) -> None:
     torch, bundled = tmp_path / "torch.mp4", tmp_path / "bundled.mp4"
     code, _, err = call("run", tiny_checkpoint, clip, "-o", torch, "--engine", "torch")
-    assert (code, err) == (0, "direction a2b, engine torch\n")
+    assert (code, err) == (0, "direction a2b, engine torch, precision fp32\n")
     assert call("run", tiny_bundle, clip, "-o", bundled)[0] == 0
     for one, other in zip(read_video(torch), read_video(bundled), strict=True):
         assert abs(one.rgb.astype(int) - other.rgb).mean() < 1
     code, _, err = call("run", tiny_checkpoint, clip, "-o", torch)
     assert code == 2
-    fix = "`jokr export` it, or run it with --engine torch"
+    fix = "`jokr export` it, or run it with --engine torch or torch-cuda"
     assert err == f"jokr: error: {tiny_checkpoint}: a file, and a bundle is a folder; {fix}\n"
 
 
@@ -147,10 +147,10 @@ def test_verify_fails_where_a_graph_computes_something_else(call: Call, bundle_c
     assert code == 1
     assert out.count("FAILED\n") == 4  # theta and warped, in two engines
     assert err.count("\n") == 1
-    assert err.startswith("jokr: error: stn-a2b (openvino): theta differs from PyTorch's by ")
+    assert err.startswith("jokr: error: stn-a2b (openvino, fp32): theta differs from PyTorch's by ")
     code, out, err = call("verify", bundle_copy, "--json", "--engine", "onnxruntime")
     assert (code, json.loads(out)["passed"]) == (1, False)
-    assert err.startswith("jokr: error: stn-a2b (onnxruntime): theta differs")
+    assert err.startswith("jokr: error: stn-a2b (onnxruntime, fp32): theta differs")
 
 
 def test_export(call: Call, tiny_checkpoint: Path, bundle_copy: Path) -> None:
@@ -211,7 +211,7 @@ def test_bad_input_of_a_run(call: Call, tiny_bundle: Path, clip: Path, tmp_path:
 def one_line(err: str) -> str:
     """The error, after at most the line that names the engine."""
     *before, line = err.splitlines()
-    assert before in ([], ["direction a2b, engine openvino"])
+    assert before in ([], ["direction a2b, engine openvino, precision fp32"])
     assert line.startswith("jokr: error: ")
     return line
 
@@ -259,7 +259,7 @@ def test_an_engine_that_is_not_installed(tiny_bundle: Path, clip: Path, tmp_path
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "jokr: error: engine openvino is not installed: pip install 'jokr-rt[cpu]'\n"
     done = jokr(*args, "auto", prelude=prelude)
-    assert (done.returncode, done.stderr) == (0, "direction a2b, engine onnxruntime\n")
+    assert (done.returncode, done.stderr) == (0, "direction a2b, engine onnxruntime, precision fp32\n")
 
 
 def test_options_and_commands_that_cannot_be_parsed(call: Call) -> None:

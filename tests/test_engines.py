@@ -133,10 +133,12 @@ def test_an_engine_that_cannot_be_imported_is_not_passed_over(
 
 def test_unknown_engines(tiny_bundle: Path) -> None:
     bundle = open_bundle(tiny_bundle)
-    with pytest.raises(UsageError, match="unknown engine 'tpu'; choose auto, openvino, onnxruntime, or torch"):
+    listed = "auto, openvino, onnxruntime, tensorrt, onnxruntime-cuda, or torch"
+    with pytest.raises(UsageError, match=f"unknown engine 'tpu'; choose {listed}"):
         load_engine("tpu", bundle)
-    with pytest.raises(UsageError, match="engine torch runs a checkpoint, not a bundle"):
-        load_engine("torch", bundle)
+    for name in ("torch", "torch-cuda"):
+        with pytest.raises(UsageError, match=f"engine {name} runs a checkpoint, not a bundle"):
+            load_engine(name, bundle)
 
 
 def tampered(root: Path, file: str, change: Callable[[Path], object]) -> Bundle:

@@ -78,7 +78,7 @@ def test_export_tells_its_progress(tiny_checkpoint: Path, tiny_bundle: Path, tmp
     told: list[str] = []
     bundle = export_bundle(tiny_checkpoint, tmp_path / "again.jokr", progress=told.append)
     assert told == [
-        *(f"exporting {name}" for name in GRAPHS),
+        *(f"exporting {name} in fp32" for name in GRAPHS),
         "choosing the looks of cat",
         "choosing the looks of fox",
         "comparing with PyTorch",
@@ -111,7 +111,7 @@ def test_failed_parity_leaves_nothing_behind_and_what_was_there_intact(
     before = content(bundle_copy)
     if not exists:
         shutil.rmtree(bundle_copy)
-    with pytest.raises(ParityError, match=r"stn-a2b \(onnxruntime\): theta differs from PyTorch's by 0.01, more than"):
+    with pytest.raises(ParityError, match=r"stn-a2b \(onnxruntime, fp32\): theta differs from PyTorch's by 0.01, more"):
         export_bundle(tiny_checkpoint, bundle_copy, overwrite=True)
     assert {path.name for path in bundle_copy.parent.iterdir()} == ({bundle_copy.name} if exists else set())
     if exists:

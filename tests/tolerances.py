@@ -2,6 +2,7 @@
 
 FP32 = 1e-4  # an fp32 graph against PyTorch, on values in [-1, 1]: the gate of the export
 FP16 = 2e-3  # float16 heatmaps, sampled on a float32 grid
+FP16_LEVELS = 2  # pictures drawn in float16: the gate of the export
 LEVELS = 1  # 8-bit levels between two roundings of nearly the same value
 REWRITE = 3e-6  # a network rewritten exactly, so that only the order of float32 sums differs
 EXACT = 1e-9  # the same in float64: nothing but rounding

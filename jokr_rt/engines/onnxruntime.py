@@ -1,8 +1,14 @@
-"""ONNX Runtime on the CPU. It inlines the custom operator's function body by itself."""
+"""ONNX Runtime on the CPU. It inlines the custom operator's function body by itself.
+
+Graphs in fp16 are for verifying them: where the processor has no such arithmetic, operators are computed in float32
+and rounded, slower than in fp32.
+"""
+
+from pathlib import Path
 
 import onnxruntime as ort
 
-from jokr_rt.bundle import Arrays, Bundle
+from jokr_rt.bundle import Arrays, Bundle, Signature
 from jokr_rt.engines.contract import Port, check_graph, check_inputs, failure
 
 _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
@@ -13,9 +19,10 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, precision: str) -> None:
+        self.precision = precision
         self._signatures = bundle.signatures
-        self._sessions = {name: _session(bundle, name) for name in self._signatures}
+        self._sessions = {name: _session(bundle, name, precision) for name in self._signatures}
 
     def run(self, graph: str, inputs: Arrays) -> Arrays:
         signature = self._signatures[graph]
@@ -31,8 +38,8 @@ class OnnxRuntimeEngine:
 load = OnnxRuntimeEngine
 
 
-def _session(bundle: Bundle, name: str) -> ort.InferenceSession:
-    path = bundle.graph_path(name)
+def _session(bundle: Bundle, name: str, precision: str) -> ort.InferenceSession:
+    path = bundle.graph_path(name, precision)
     options = ort.SessionOptions()
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # Idle threads that spin take the cores from the decoder, the encoder and the other graphs.
@@ -42,9 +49,14 @@ def _session(bundle: Bundle, name: str) -> ort.InferenceSession:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise failure(OnnxRuntimeEngine.name, f"{path} cannot be loaded", error) from error
-    inputs, outputs = ([_port(node) for node in nodes] for nodes in (session.get_inputs(), session.get_outputs()))
-    check_graph(path, bundle.signatures[name], inputs, outputs)
+    check_session(path, bundle.signatures[name], session)
     return session
+
+
+def check_session(path: Path, signature: Signature, session: ort.InferenceSession) -> None:
+    """Raises BundleError where a loaded graph has other inputs or outputs than the manifest says."""
+    inputs, outputs = ([_port(node) for node in nodes] for nodes in (session.get_inputs(), session.get_outputs()))
+    check_graph(path, signature, inputs, outputs)
 
 
 def _port(node: ort.NodeArg) -> Port:

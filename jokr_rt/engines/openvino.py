@@ -23,9 +23,10 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, precision: str) -> None:
+        self.precision = precision
         self._signatures = bundle.signatures
-        self._requests = {name: _request(bundle, name) for name in self._signatures}
+        self._requests = {name: _request(bundle, name, precision) for name in self._signatures}
 
     def run(self, graph: str, inputs: Arrays) -> Arrays:
         signature = self._signatures[graph]
@@ -49,8 +50,8 @@ def _core() -> ov.Core:
     return core
 
 
-def _request(bundle: Bundle, name: str) -> ov.InferRequest:
-    path = bundle.graph_path(name)
+def _request(bundle: Bundle, name: str, precision: str) -> ov.InferRequest:
+    path = bundle.graph_path(name, precision)
     try:
         model = _core().read_model(path)
         inputs, outputs = ([_port(port) for port in ports] for ports in (model.inputs, model.outputs))

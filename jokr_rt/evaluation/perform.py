@@ -43,6 +43,10 @@ class IdentityTransformer:
     def name(self) -> str:
         return self.engine.name
 
+    @property
+    def precision(self) -> str:
+        return self.engine.precision
+
     def run(self, graph: str, inputs: Arrays) -> Arrays:
         """See `jokr_rt.engines.Engine`."""
         if not graph.startswith("stn-"):
@@ -71,6 +75,10 @@ class CountingEngine:
     @property
     def name(self) -> str:
         return self.engine.name
+
+    @property
+    def precision(self) -> str:
+        return self.engine.precision
 
     def run(self, graph: str, inputs: Arrays) -> Arrays:
         """See `jokr_rt.engines.Engine`."""
