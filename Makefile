@@ -2,13 +2,14 @@
 PYTHON ?= python3
 DEMO := .venv/demo
 DEV := .venv/dev
+TENSORRT := $(patsubst tests/%.txt,.venv/%/ready,$(wildcard tests/tensorrt-*.txt))
 
 .PHONY: demo test clean
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/python examples/demo.py demo
 
-test: $(DEV)/ready
+test: $(DEV)/ready $(TENSORRT)
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
@@ -21,6 +22,14 @@ $(DEMO)/ready: setup.py pyproject.toml
 
 $(DEV)/ready: setup.py pyproject.toml
 	$(call venv,$(DEV),dev)
+
+# The bindings of each TensorRT version that the tests know, for machines without it: see tests/tensorrt_bindings.py.
+.venv/tensorrt-%/ready: tests/tensorrt-%.txt tests/tensorrt_bindings.py $(DEV)/ready
+	rm -rf $(@D)
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+		--target $(@D) --requirement $<
+	$(DEV)/bin/python tests/tensorrt_bindings.py $(@D)
+	@touch $@
 
 define venv
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \

@@ -1,6 +1,9 @@
 """From a frame of one video to a frame of the other's creature in the same pose."""
 
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -8,14 +11,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from jokr_rt.bundle import DIRECTIONS, Bundle, open_bundle
+from jokr_rt.bundle import DIRECTIONS, Arrays, Bundle, open_bundle
 from jokr_rt.config import ModelConfig
-from jokr_rt.engines import Engine, load_engine
-from jokr_rt.errors import UsageError
+from jokr_rt.engines import IN_FLIGHT, DeviceEngine, Engine, FrameQueue, load_engine
+from jokr_rt.errors import EngineError, UsageError
 from jokr_rt.frame import Frame
 from jokr_rt.keypoints import OneEuroFilter
 from jokr_rt.timing import Timings
-from jokr_rt.video import letterbox
+from jokr_rt.video import Pair, letterbox
 
 
 class Model(Protocol):
@@ -49,23 +52,41 @@ class Retargeter:
     """Draws one video's creature in the poses of the other's; for the frames of one stream at a time.
 
     bundle: an opened bundle or its path. direction: "a2b" draws b's creature in a's poses, "b2a" the reverse; the
-    domains' names do too, as in "cat2fox". engine: "auto", "openvino" or "onnxruntime", or a loaded engine.
-    `timings` holds how long each graph took.
+    domains' names do too, as in "cat2fox". engine: "auto" or one of `jokr_rt.engines.KINDS`, or a loaded engine.
+    `timings` holds how long each graph took, or each whole "frame" where an engine keeps it on a device.
 
-    Raises UsageError for an unknown direction or engine, and what `open_bundle` and `load_engine` raise.
+    A context manager: leaving it frees what it holds on a device, with the engine if it loaded that itself. Raises
+    UsageError for an unknown direction or engine, and what `open_bundle` and `load_engine` raise.
     """
 
     def __init__(self, bundle: Model | str | Path, direction: str = "a2b", engine: str | Engine = "auto") -> None:
         model: Model = open_bundle(bundle) if isinstance(bundle, (str, Path)) else bundle
         self.config = model.config
         self.direction = find_direction(direction, model.domains)
+        self._owns_engine = isinstance(engine, str)
         if isinstance(engine, str):
             if not isinstance(model, Bundle):
                 raise UsageError(f"engine {engine!r} runs a bundle; make one with `jokr export`")
             engine = load_engine(engine, model)
         self.engine: Engine = engine
+        self._device_engine = engine if isinstance(engine, DeviceEngine) else None
         self.timings = Timings()
         self._appearance = model.appearance(DIRECTIONS[self.direction][1])
+        self._single: FrameQueue | None = None  # for one frame at a time; made when first used
+
+    def __enter__(self) -> "Retargeter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free what it holds on a device. May be called twice; an engine that was given stays open."""
+        if self._single is not None:
+            self._single.close()
+            self._single = None
+        if self._owns_engine and self._device_engine is not None:
+            self._device_engine.close()
 
     @property
     def size(self) -> int:
@@ -86,14 +107,29 @@ class Retargeter:
         Raises EngineError, and UsageError for a mask of another shape and a frame that, smoothed, is not later than the
         last one.
         """
-        source = letterbox(frame, self.size)
-        if mask is not None:
-            source = _before_black(source, mask)
+        source = self._source(frame, mask)
+        if smoothing is None and self._device_engine is not None:
+            return self._retarget_whole(self._device_engine, source)
         keypoints, confidence = self.extract(source.rgb)
         if smoothing is not None:
             keypoints = smoothing(keypoints, frame.pts_seconds)
         image = Frame(self.draw(keypoints), frame.pts, frame.time_base)
         return Retargeted(source, image, keypoints, confidence)
+
+    def retarget_all(
+        self, pairs: Iterable[Pair], smoothing: OneEuroFilter | None = None
+    ) -> Generator[Retargeted, None, None]:
+        """`retarget` for each frame of a stream with its mask or None, in order.
+
+        An engine on a device computes one while the next is copied in, so that a frame is drawn from `pairs` before the
+        one before it is yielded. What `pairs` raises comes after all that was begun.
+        """
+        if smoothing is None and self._device_engine is not None:
+            with closing(self._device_engine.frames(self.direction, self._appearance)) as queue:
+                yield from self._in_flight(queue, iter(pairs))
+        else:
+            for frame, mask in pairs:
+                yield self.retarget(frame, mask, smoothing)
 
     def extract(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Keypoints (K, 2) and their confidence (K,) in a picture (size, size, 3) uint8. Raises EngineError."""
@@ -108,6 +144,54 @@ class Retargeter:
         with self.timings.measure("generator"):
             image = self.engine.run("generator", {"warped": warped, "appearance": self._appearance})["image"]
         return np.asarray(image[0], np.uint8)
+
+    def _source(self, frame: Frame, mask: NDArray[np.bool_] | None) -> Frame:
+        source = letterbox(frame, self.size)
+        return source if mask is None else _before_black(source, mask)
+
+    def _retarget_whole(self, engine: DeviceEngine, source: Frame) -> Retargeted:
+        queue = self._single = self._single or engine.frames(self.direction, self._appearance)
+        try:
+            with self.timings.measure("frame"):
+                queue.enqueue(source.rgb[None])
+                return _retargeted(source, queue.collect())
+        except BaseException:  # with it goes a frame that was not collected, which the next call would take for its own
+            self._single = None
+            queue.close()
+            raise
+
+    def _in_flight(self, queue: FrameQueue, pairs: Iterator[Pair]) -> Generator[Retargeted, None, None]:
+        begun: deque[tuple[Frame, float]] = deque()
+        more = True
+        while more or begun:
+            try:
+                more = more and self._begin(queue, pairs, begun)
+            except Exception:
+                with suppress(EngineError):  # of the same kind, most likely, and later
+                    while begun:
+                        yield self._finish(queue, *begun.popleft())
+                raise
+            if begun and (len(begun) == IN_FLIGHT or not more):
+                yield self._finish(queue, *begun.popleft())
+
+    def _begin(self, queue: FrameQueue, pairs: Iterator[Pair], begun: deque[tuple[Frame, float]]) -> bool:
+        """Enqueue the next of the pairs; false if there is none."""
+        if (pair := next(pairs, None)) is None:
+            return False
+        source, start = self._source(*pair), time.perf_counter()
+        queue.enqueue(source.rgb[None])
+        begun.append((source, start))
+        return True
+
+    def _finish(self, queue: FrameQueue, source: Frame, start: float) -> Retargeted:
+        result = _retargeted(source, queue.collect())
+        self.timings.add("frame", time.perf_counter() - start)
+        return result
+
+
+def _retargeted(source: Frame, found: Arrays) -> Retargeted:
+    image = Frame(found["image"][0], source.pts, source.time_base)
+    return Retargeted(source, image, found["keypoints"][0], found["confidence"][0])
 
 
 def _before_black(frame: Frame, mask: NDArray[np.bool_]) -> Frame:

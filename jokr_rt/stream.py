@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,8 @@ Progress = Callable[[int, int | None], None]
 class Report:
     """What a run did. seconds: from the first frame read to the finished file.
 
-    stages: p50, p95 and p99 in milliseconds of "read", each graph and "write". They overlap, so they do not add up.
+    stages: p50, p95 and p99 in milliseconds of "read", each graph and "write"; of the whole "frame" on a device, not
+    its graphs. They overlap, so they do not add up.
     """
 
     frames: int
@@ -129,18 +130,23 @@ class _Pipeline:
 
     def _pump(self, pairs: Iterator[Pair], reading: Executor, writing: Executor, tell: Callable[[int], None]) -> None:
         ahead = deque(reading.submit(self._read, pairs) for _ in range(DEPTH))
+        begun: deque[Frame] = deque()
         behind: deque[Future[None]] = deque()
-        done = 0
-        while (pair := ahead.popleft().result()) is not None:
-            ahead.append(reading.submit(self._read, pairs))
-            result = self.retargeter.retarget(*pair, self.smoothing)
-            # Finished writes are looked at right away, so that a full disk ends the run now, not DEPTH frames later.
-            while behind and (behind[0].done() or len(behind) == DEPTH):
-                behind.popleft().result()
-            behind.append(writing.submit(self._write, pair[0], result, behind[-1] if behind else None))
-            done += 1
-            tell(done)
-            self.interrupt.raise_if_requested()
+
+        def read() -> Iterator[Pair]:
+            while not self.interrupt.requested and (pair := ahead.popleft().result()) is not None:
+                ahead.append(reading.submit(self._read, pairs))
+                begun.append(pair[0])
+                yield pair
+
+        with closing(self.retargeter.retarget_all(read(), self.smoothing)) as results:
+            for done, result in enumerate(results, start=1):
+                # Finished writes are looked at right away: a full disk ends the run now, not DEPTH frames later.
+                while behind and (behind[0].done() or len(behind) == DEPTH):
+                    behind.popleft().result()
+                behind.append(writing.submit(self._write, begun.popleft(), result, behind[-1] if behind else None))
+                tell(done)
+        self.interrupt.raise_if_requested()
         for write in behind:
             write.result()
 

@@ -3,6 +3,7 @@
 Tests read `tiny_checkpoint` and `tiny_bundle`; one that damages or replaces something takes `bundle_copy`.
 """
 
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from export import export_bundle
 from jokr_rt.bundle import Bundle, open_bundle
 from jokr_rt.training.checkpoint import load_checkpoint, save_checkpoint
 from jokr_rt.training.networks import Model
+from tests import cuda_double as cuda_doubles
+from tests import tensorrt_double as doubles
 from tests.tiny import TINY, make_checkpoint
 
 torch.set_num_threads(1)  # beside the codecs' and engines' threads more of them wait, spinning, for a core
@@ -23,6 +26,15 @@ torch.set_num_threads(1)  # beside the codecs' and engines' threads more of them
 signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("jokr", deadline=None)  # no test depends on wall time
 settings.load_profile("jokr")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `gpu` are skipped without one, unless the environment says that there must be one."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        reason = f"PyTorch {torch.__version__} finds no NVIDIA GPU"
+        if os.environ.get("JOKR_REQUIRE_GPU"):
+            pytest.fail(f"{reason}, and JOKR_REQUIRE_GPU is set", pytrace=False)
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +72,22 @@ def bundle(tiny_bundle: Path) -> Bundle:
 def model(tiny_checkpoint: Path) -> Model:
     """The model of `tiny_checkpoint`, in eval mode. Not to be changed."""
     return load_checkpoint(tiny_checkpoint).model
+
+
+@pytest.fixture
+def tensorrt_double(monkeypatch: pytest.MonkeyPatch) -> doubles.Double:
+    """While the test runs, `import tensorrt` is the recording double of tests/tensorrt_double.py."""
+    return doubles.install(monkeypatch)
+
+
+@pytest.fixture
+def cuda_double(monkeypatch: pytest.MonkeyPatch) -> cuda_doubles.CudaDouble:
+    """While the test runs, cuda-bindings is the double of tests/cuda_double.py."""
+    return cuda_doubles.install(monkeypatch)
+
+
+@pytest.fixture
+def gpu(cuda_double: cuda_doubles.CudaDouble, tensorrt_double: doubles.Double) -> cuda_doubles.CudaDouble:
+    """`cuda_double`, whose streams do what the double of TensorRT enqueues."""
+    tensorrt_double.enqueue = lambda stream, work: cuda_double.enqueue(stream, "TensorRT", work)
+    return cuda_double
