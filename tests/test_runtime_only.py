@@ -28,7 +28,7 @@ atexit.register(lambda: print("loaded", *sorted(set({BLOCKED}) & set(sys.modules
 def test_a_run_needs_neither(tiny_bundle: Path, tmp_path: Path, engine: str) -> None:
     source, output = clips.video(tmp_path / "in.mp4", 4), tmp_path / "out.mp4"
     done = jokr("run", tiny_bundle, source, "-o", output, "--engine", engine, "--json", prelude=PRELUDE)
-    assert (done.returncode, done.stderr) == (0, f"direction a2b, engine {engine}\n")
+    assert (done.returncode, done.stderr) == (0, f"direction a2b, engine {engine}, precision fp32\n")
     report, loaded = done.stdout.splitlines()
     assert json.loads(report)["frames"] == len(list(read_video(output))) == 4
     assert loaded == "loaded"

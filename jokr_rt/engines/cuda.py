@@ -142,9 +142,7 @@ class _Made:
     """Something made on a device, which frees it once: at its own close or the device's."""
 
     def __init__(self, device: Device, free: str, handle: Any) -> None:
-        self.device = device
-        self._free = free
-        self._handle = handle
+        self.device, self._free, self._handle = device, free, handle
         device._made[self] = None
 
     @property
