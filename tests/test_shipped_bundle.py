@@ -22,13 +22,13 @@ def found() -> Evaluation:
 
 def test_it_clears_all_bars_but_those_that_readme_names(found):
     missed = {bar.measure for bar in found.bars if not bar.met}
-    assert missed == {"joints from keypoints, against the mean pose", "joint ratio", "fresh domain classifier"}
+    assert missed == {"joint ratio", "fresh domain classifier"}
 
 
 @pytest.mark.parametrize("side", SIDES)
 def test_every_baseline_is_beaten(found, side):
     baselines = found.directions[side].retargeting.baselines
-    assert min(baseline.gain_db for baseline in baselines.values()) > 1.5
+    assert min(baseline.gain_db for baseline in baselines.values()) > 2
 
 
 @pytest.mark.parametrize("side", SIDES)
