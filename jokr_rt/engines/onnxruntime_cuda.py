@@ -12,11 +12,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from jokr_rt.bundle import Arrays, Bundle, TensorSpec
+from jokr_rt.bundle import Arrays, Bundle
 from jokr_rt.engines import FrameQueue
 from jokr_rt.engines.contract import check_inputs, failure
 from jokr_rt.engines.cuda import Device
-from jokr_rt.engines.frames import OUTPUTS, DeviceFrames
+from jokr_rt.engines.frames import DeviceFrames, StageBuffers, batch_shape
 from jokr_rt.engines.onnxruntime import check_session
 from jokr_rt.errors import EngineError, EngineMissingError
 
@@ -90,7 +90,7 @@ load = OnnxRuntimeCudaEngine
 
 
 class _Chain:
-    """See `jokr_rt.engines.frames.Chain`. One buffer for each tensor between and around the three stages."""
+    """See `jokr_rt.engines.frames.Chain`. One captured graph for each batch size."""
 
     name = NAME
     max_batch = MAX_BATCH
@@ -98,55 +98,33 @@ class _Chain:
     def __init__(self, engine: OnnxRuntimeCudaEngine, direction: str, appearance: NDArray[np.float32]) -> None:
         self.device, self.stream = engine.device, engine.stream
         self._engine = engine
-        self._stages = ("extractor", f"stn-{direction}", "generator")
+        self._stages = StageBuffers(self.stream, engine.signatures, direction, appearance, MAX_BATCH)
+        self.specs, self.buffers = self._stages.specs, self._stages.of("generator")
         self._bindings: dict[int, tuple[ort.RunOptions, list[ort.IOBinding]]] = {}
-        self.specs: dict[str, TensorSpec] = {}
-        for stage in self._stages:
-            signature = engine.signatures[stage]
-            self.specs |= {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
-        # What the extractor says of the source's looks goes nowhere; the generator reads the target's.
-        self._memory = {name: self.device.buffer(_nbytes(spec)) for name, spec in self.specs.items()}
-        self._unread = self.device.buffer(_nbytes(self.specs["appearance"]))
-        self.buffers = {name: self._memory[name] for name in ("frame", *OUTPUTS)}
-        self._fill("appearance", np.repeat(appearance, MAX_BATCH, axis=0))
 
     def launch(self, batch: int) -> None:
         if batch not in self._bindings:
-            bindings = [self._bind(stage, batch) for stage in self._stages]
+            bindings = [self._bind(graph, batch) for graph in self._stages.graphs]
             self._bindings[batch] = _run_options(self._engine.next_graph_id()), bindings
         options, bindings = self._bindings[batch]
-        for stage, binding in zip(self._stages, bindings, strict=True):
+        for graph, binding in zip(self._stages.graphs, bindings, strict=True):
             try:
-                self._engine.sessions[stage].run_with_iobinding(binding, options)
+                self._engine.sessions[graph].run_with_iobinding(binding, options)
             except Exception as error:
-                raise failure(NAME, f"graph {stage} failed", error) from error
+                raise failure(NAME, f"graph {graph} failed", error) from error
 
     def close(self) -> None:
         self._bindings.clear()
-        for buffer in (*self._memory.values(), self._unread):
-            buffer.close()
+        self._stages.close()
 
-    def _bind(self, stage: str, batch: int) -> ort.IOBinding:
-        binding = self._engine.sessions[stage].io_binding()
-        signature = self._engine.signatures[stage]
+    def _bind(self, graph: str, batch: int) -> ort.IOBinding:
+        binding = self._engine.sessions[graph].io_binding()
+        signature, buffers = self._engine.signatures[graph], self._stages.of(graph)
         for specs, bind in ((signature.inputs, binding.bind_input), (signature.outputs, binding.bind_output)):
             for spec in specs:
-                unread = specs is signature.outputs and spec.name == "appearance"
-                buffer = self._unread if unread else self._memory[spec.name]
-                shape = [batch, *map(int, spec.shape[1:])]
-                bind(spec.name, MEMORY, 0, np.dtype(spec.dtype).type, shape, buffer.handle)
+                shape = list(batch_shape(spec, batch))
+                bind(spec.name, MEMORY, 0, np.dtype(spec.dtype).type, shape, buffers[spec.name].handle)
         return binding
-
-    def _fill(self, name: str, array: NDArray[np.float32]) -> None:
-        host = self.device.pinned(array.shape, array.dtype)
-        host.array[:] = array
-        self.stream.copy_in(self._memory[name], host, host.nbytes)
-        self.stream.synchronize()
-        host.close()
-
-
-def _nbytes(spec: TensorSpec) -> int:
-    return MAX_BATCH * int(np.prod([int(side) for side in spec.shape[1:]])) * np.dtype(spec.dtype).itemsize
 
 
 def _load_libraries() -> str:
