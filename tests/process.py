@@ -1,5 +1,7 @@
 """The command line in a process of its own, for what a test cannot do to itself."""
 
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,27 @@ def command(*args: str | Path, prelude: str = "") -> list[str]:
 def jokr(*args: str | Path, prelude: str = "") -> subprocess.CompletedProcess[str]:
     """Run it to the end."""
     return subprocess.run(command(*args, prelude=prelude), cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def jokr_on_terminal(*args: str | Path, columns: int, prelude: str = "") -> tuple[int, str, str]:
+    """The same with stderr on a real (pseudo) terminal: exit code, stdout, and what the terminal was shown."""
+    main_end, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
+    started = command(*args, prelude=prelude)
+    with subprocess.Popen(started, cwd=ROOT, stdout=subprocess.PIPE, stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        shown = "".join(iter(lambda: _read_terminal(main_end), ""))
+        out, _ = process.communicate(timeout=300)
+    os.close(main_end)
+    return process.returncode, out.decode(), shown
+
+
+def _read_terminal(main_end: int) -> str:
+    """What was written to the other end since; "" when all who could write are gone, which Linux calls EIO."""
+    try:
+        return os.read(main_end, 100_000).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def assert_refused(result: Result, code: int, *words: str) -> None:

@@ -1,9 +1,7 @@
 """`jokr`: what is printed where, exit codes, and one line for every bad input."""
 
 import json
-import os
 import pickle
-import pty
 import shutil
 import signal
 import subprocess
@@ -17,7 +15,7 @@ import pytest
 from jokr_rt import __version__, read_video
 from jokr_rt.cli import main
 from tests import clips
-from tests.process import ROOT, command, jokr
+from tests.process import ROOT, command, jokr, jokr_on_terminal
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -275,25 +273,10 @@ def test_what_the_system_refuses_is_one_line(call: Call, tiny_bundle: Path, clip
     assert "File name too long" in one_line(err)
 
 
-def read_terminal(main_end: int) -> str:
-    """What was written to the other end since; "" when all who could write are gone, which Linux calls EIO."""
-    try:
-        return os.read(main_end, 100_000).decode(errors="replace")
-    except OSError:
-        return ""
-
-
 def test_progress_is_for_a_terminal(tiny_bundle: Path, clip: Path, tmp_path: Path) -> None:
     """stderr is a real (pseudo) terminal here; `call` above shows that a file gets none of it."""
-    main_end, terminal = pty.openpty()
-    args = command("run", tiny_bundle, clip, "-o", tmp_path / "out.mp4", "--json")
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    with subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=terminal, env=environment) as process:
-        os.close(terminal)
-        shown = "".join(iter(lambda: read_terminal(main_end), ""))
-        out, _ = process.communicate(timeout=300)
-    os.close(main_end)
-    assert process.returncode == 0
+    code, out, shown = jokr_on_terminal("run", tiny_bundle, clip, "-o", tmp_path / "out.mp4", "--json", columns=100)
+    assert code == 0
     assert json.loads(out)["frames"] == 5
     assert "5/5" in shown
     assert " fps" in shown

@@ -1,9 +1,6 @@
 """`jokr build` and `jokr run --engine tensorrt`: what is printed where, with a GPU (doubles of it) and without."""
 
 import json
-import os
-import pty
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +11,8 @@ from jokr_rt.cli import main
 from jokr_rt.engines.tensorrt_cache import digest
 from tests import clips
 from tests.cuda_double import CudaDouble
-from tests.process import ROOT, assert_refused, command, jokr
+from tests.process import assert_refused, jokr, jokr_on_terminal
 from tests.tensorrt_double import Double, ParserFault
-from tests.test_cli import read_terminal
 
 GRAPHS = ["extractor", "stn-a2b", "stn-b2a", "generator"]
 NO_TENSORRT = "import sys\nsys.modules['tensorrt'] = None"
@@ -245,15 +241,8 @@ def test_a_parser_error_is_one_line(bundle_copy: Path, gpu: CudaDouble, tensorrt
 
 def test_progress_is_for_a_terminal(bundle_copy: Path) -> None:
     """stderr is a real (pseudo) terminal here; the tests above show that a file gets none of it."""
-    main_end, terminal = pty.openpty()
-    args = command("build", bundle_copy, "--json", prelude=DOUBLES)
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "150"}
-    with subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=terminal, env=environment) as process:
-        os.close(terminal)
-        shown = "".join(iter(lambda: read_terminal(main_end), ""))
-        out, _ = process.communicate(timeout=300)
-    os.close(main_end)
-    assert process.returncode == 0, shown
+    code, out, shown = jokr_on_terminal("build", bundle_copy, "--json", columns=150, prelude=DOUBLES)
+    assert code == 0, shown
     report = out.splitlines()[-1]  # importing the double prints, too
     assert [plan["built"] for plan in json.loads(report)["plans"]] == [True] * 4
     for graph in GRAPHS:

@@ -13,7 +13,7 @@ from jokr_rt.bundle import Arrays, TensorSpec
 from jokr_rt.engines import FrameQueue
 from jokr_rt.engines.contract import failure
 from jokr_rt.engines.cuda import Device, DeviceBuffer
-from jokr_rt.engines.frames import OUTPUTS, DeviceFrames
+from jokr_rt.engines.frames import OUTPUTS, DeviceFrames, batch_shape, bytes_per_frame
 from jokr_rt.errors import EngineError, EngineMissingError, UsageError
 from jokr_rt.training.engine import TorchEngine
 from jokr_rt.training.half import halved
@@ -106,9 +106,8 @@ class _Chain:
         self._tensors: dict[str, Tensor] = {}
         for name in ("frame", *OUTPUTS):
             spec = self.specs[name]
-            shape = (MAX_BATCH, *map(int, spec.shape[1:]))
-            self.buffers[name] = self.device.buffer(int(np.prod(shape)) * np.dtype(spec.dtype).itemsize)
-            self._tensors[name] = tensor_on(self.buffers[name], shape, spec.dtype)
+            self.buffers[name] = self.device.buffer(MAX_BATCH * bytes_per_frame(spec))
+            self._tensors[name] = tensor_on(self.buffers[name], batch_shape(spec, MAX_BATCH), spec.dtype)
 
     def launch(self, batch: int) -> None:
         try:

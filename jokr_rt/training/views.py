@@ -88,10 +88,9 @@ class Loader:
         picks = [self._pick(len(frames), random) for frames in self.frames]
 
         def views(row: int) -> Tensor:
-            picked = (
-                torch.cat([frames[pick[row]] for frames, pick in zip(self.frames, picks, strict=True)]).float() / 255
-            )
-            return F.avg_pool2d(picked, 2) if step < self.coarse_steps else picked
+            picked = torch.cat([frames[pick[row]] for frames, pick in zip(self.frames, picks, strict=True)])
+            whole = picked.float() / 255
+            return F.avg_pool2d(whole, 2) if step < self.coarse_steps else whole
 
         now, plain = views(0), views(2)
         base, other, shake, bend = (random_affine(len(now), random) for _ in range(4))
