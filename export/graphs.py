@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from export.op import DOMAIN, function_body, translations
+from export.subpixel import depth_to_space_in_onnx
 from jokr_rt.bundle import FORMAT_VERSION, Signature, TensorSpec, signatures
 from jokr_rt.config import ModelConfig
 from jokr_rt.errors import ParityError
@@ -31,7 +32,7 @@ def export_graph(name: str, stage: nn.Module, config: ModelConfig) -> onnx.Model
             input_names=[spec.name for spec in signature.inputs],
             output_names=[spec.name for spec in signature.outputs],
             dynamic_shapes=tuple({0: batch} for _ in signature.inputs),
-            custom_translation_table=translations(),
+            custom_translation_table=translations() | {torch.ops.jokr.depth_to_space.default: depth_to_space_in_onnx},
             opset_version=OPSET,
             external_data=False,
             dynamo=True,

@@ -36,6 +36,8 @@ def test_subpixel_convolution_equals_the_transposed_one(
         expected = transposed(features)
         assert expected.shape == (batch, outputs, 2 * height, 2 * width)
         assert max_error(SubpixelConv(transposed)(features).numpy(), expected) <= tolerances.REWRITE
+        activated = SubpixelConv(transposed, nn.ReLU())(features)
+        assert max_error(activated.numpy(), expected.relu()) <= tolerances.REWRITE
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def test_rewritten_model_computes_the_same_and_the_original_stays(model: Model) 
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     changed = rewritten(model)
     assert not [module for module in changed.modules() if isinstance(module, nn.BatchNorm2d | nn.ConvTranspose2d)]
-    assert sum(isinstance(module, SubpixelConv) for module in changed.modules()) == 10
+    assert sum(isinstance(module, SubpixelConv) for module in changed.modules()) == 9
     frames = torch.from_numpy(creature_frames(2, TINY.size, seed=3)).permute(0, 3, 1, 2).double() / 127.5 - 1
     random = torch.Generator().manual_seed(0)
     keypoints = torch.rand(2, TINY.keypoints, 2, generator=random, dtype=torch.float64) * 2 - 1

@@ -63,11 +63,12 @@ def halved(model: Model, dtype: torch.dtype = torch.float16) -> Model:
         "stn_b2a": HalvedTransformer(model.stn_b2a, dtype),
     }
     to_float = Cast(torch.float32)
-    heads = {
+    heads: dict[tuple[nn.Module, str], list[nn.Module]] = {
         (extractor, "keypoint_head"): [to_float, extractor.keypoint_head.float()],
         (extractor, "appearance_head"): [extractor.appearance_head, to_float],
-        (generator, "head"): [generator.head, to_float],
     }
+    for name in {"head", "colours", "mask"} & dict(generator.named_children()).keys():  # export makes two of the one
+        heads[generator, name] = [getattr(generator, name), to_float]
     for name, part in parts.items():
         setattr(model, name, part)
     for (parent, name), layers in heads.items():

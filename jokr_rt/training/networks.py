@@ -222,6 +222,12 @@ class Generator(nn.Module):
 
     def forward(self, warped: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:
         """(N, K, H, H) and (N, 3, H, H) -> image (N, 3, 2H, 2H) in [-1, 1] on black (-1), mask (N, 1, 2H, 2H)."""
+        colours, mask = self.head(self.features(warped, appearance)).split([3, 1], dim=1)
+        mask = torch.sigmoid(mask)
+        return (torch.tanh(colours) + 1) * mask - 1, mask
+
+    def features(self, warped: Tensor, appearance: Tensor) -> Tensor:
+        """What the head makes image and mask of. (N, K, H, H) and (N, 3, H, H) -> (N, C, H, H)."""
         features = torch.cat([warped, appearance], dim=1)
         skips = []
         for layer in self.down:
@@ -230,9 +236,7 @@ class Generator(nn.Module):
         features = self.up[0](skips.pop())
         for layer in list(self.up)[1:]:
             features = layer(torch.cat([features, skips.pop()], dim=1))
-        colours, mask = self.head(features).split([3, 1], dim=1)
-        mask = torch.sigmoid(mask)
-        return (torch.tanh(colours) + 1) * mask - 1, mask
+        return features
 
 
 class PatchDiscriminator(nn.Module):
