@@ -4,7 +4,7 @@ DEMO := .venv/demo
 DEV := .venv/dev
 TENSORRT := $(patsubst tests/%.txt,.venv/%/ready,$(wildcard tests/tensorrt-*.txt))
 
-.PHONY: demo test clean
+.PHONY: demo test bench clean
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/python examples/demo.py demo
@@ -15,6 +15,10 @@ test: $(DEV)/ready $(TENSORRT)
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
 	$(DEV)/bin/pytest --cov --cov-report=term
+
+# How fast is it here? Rewrites the table in README.md.
+bench: $(DEV)/ready
+	$(DEV)/bin/python benchmarks/cpu.py
 
 # The runtime alone: no torch, no onnx.
 $(DEMO)/ready: setup.py pyproject.toml

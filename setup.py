@@ -14,6 +14,7 @@ TRAIN = [
     TORCH, "onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20", "safetensors>=0.4",
     "tomli>=2.0; python_version < '3.11'", "tomli-w>=1.0",
 ]  # fmt: skip
+INT8 = ["nncf>=3.0", "onnx>=1.18", *CPU]
 EVALUATE = ["jinja2>=3.1", "matplotlib>=3.8", "scikit-image>=0.22", "scikit-learn>=1.4"]
 
 setup(
@@ -26,15 +27,16 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["jokr_rt", "jokr_rt.*", "export", "export.*", "trt_plugins", "trt_plugins.*"]),
     package_data={"jokr_rt": ["py.typed", "evaluation/report.html.jinja"], "trt_plugins": ["affine_grid_sample.cu"]},
-    install_requires=["numpy>=1.26", "av>=17.1", "click>=8.1", "rich>=13"],
+    install_requires=["numpy>=1.26", "av>=17.1", "click>=8.1", "platformdirs>=4", "rich>=13"],
     extras_require={
         "cpu": CPU,
+        "int8": INT8,
         "gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "cuda-bindings>=12.9"],
         "tensorrt": ["tensorrt>=10.9,<12", "cuda-bindings>=12.9", "nvidia-cuda-nvrtc>=13", "onnx>=1.18"],
         "train": TRAIN,
         "evaluate": EVALUATE,
         "dev": [
-            *CPU,
+            *INT8,
             *TRAIN,
             *EVALUATE,
             "cuda-bindings>=12.9",

@@ -21,8 +21,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # a source tree is enough
 
-from gpu_report import Bar, Row, frame_bars, kernel_bars, markdown  # noqa: E402
+from gpu_report import bar_table, frame_bars, kernel_bars, markdown  # noqa: E402
 
+from jokr_rt.bench.figures import Bar  # noqa: E402
 from jokr_rt.config import PRESETS  # noqa: E402
 from jokr_rt.errors import EngineMissingError, JokrError  # noqa: E402
 
@@ -99,7 +100,7 @@ def report(found: dict[str, Any]) -> str:
         for name, each in found["floors_ms"].items():
             words = f"{each['flops'] / 1e9:.1f} GFLOP {each['compute_ms']:.3f} ms, "
             parts.append(f"Floor in {name}: {words}{each['bytes'] / 1e6:.1f} MB {each['memory_ms']:.3f} ms.")
-    parts += ["## Bars", markdown(("name", "value", "limit", "unit", "verdict"), map(_with_limit, found["bars"]))]
+    parts += ["## Bars", bar_table(found["bars"])]
     return "\n\n".join(parts)
 
 
@@ -141,11 +142,6 @@ def versions() -> dict[str, str]:
 def slug(name: str) -> str:
     """A device's name as a file's."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _with_limit(bar: Row) -> Row:
-    limit = f"at most {bar['at_most']:g}" if "at_most" in bar else f"at least {bar['at_least']:g}"
-    return bar | {"limit": limit}
 
 
 def _torch() -> Any:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from gpu_report import EAGER, Floor, Row, percentiles
+from gpu_report import EAGER, Row
 from numpy.typing import NDArray
-from torch.utils.flop_counter import FlopCounterMode
 
+from jokr_rt.bench import cost
+from jokr_rt.bench.figures import Floor, percentiles
 from jokr_rt.config import ModelConfig
 from jokr_rt.engines import IN_FLIGHT, FrameQueue, load_engine
 from jokr_rt.errors import EngineMissingError, JokrError
@@ -119,16 +120,8 @@ def measure_frames(config: ModelConfig, count: int, tell: Callable[[str], None])
 
 def floor(config: ModelConfig, precision: str, peak: float, bandwidth: float) -> Floor:
     """Of one frame. Counted, with weights, frame and image as what is moved: the least that any engine has to."""
-    model = Seeded.of(config).model
-    itemsize = {"fp32": 4, "fp16": 2}[precision]
-    parts = (model.extractor, model.stn(DIRECTION), model.generator)
-    weights = sum(parameter.numel() for part in parts for parameter in part.parameters()) * itemsize
-    modules = stages(model)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        keypoints, _, appearance = modules["extractor"](torch.from_numpy(noise(config.size, 1, seed=0)))
-        _, warped = modules[f"stn-{DIRECTION}"](keypoints)
-        modules["generator"](warped, appearance)
-    return Floor(counter.get_total_flops(), weights + 2 * 3 * config.size**2, peak, bandwidth)
+    weights = cost.weights(config) * {"fp32": 4, "fp16": 2}[precision]
+    return Floor(sum(cost.flops(config).values()), weights + 2 * 3 * config.size**2, peak, bandwidth)
 
 
 class Stopwatch:

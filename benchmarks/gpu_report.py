@@ -1,17 +1,12 @@
-"""The arithmetic and the tables of gpu.py: statistics, floors, bars. Plain Python, for a machine with little on it."""
+"""The arithmetic and the tables of gpu.py: statistics and bars. cpu.py has its tables from here, too."""
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from jokr_rt.bench.figures import Bar, ratio
+
 Row = dict[str, Any]
-
-
-def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
-    """p50, p95 and p99: the smallest value that so many percent of all do not exceed."""
-    ordered = sorted(milliseconds)
-    return {f"p{percent}": ordered[-(-percent * len(ordered) // 100) - 1] for percent in (50, 95, 99)}
 
 
 def median_per_call(milliseconds: Sequence[float], calls: int) -> float:
@@ -25,57 +20,6 @@ def sampler_bytes(shape: Sequence[int], itemsize: int) -> int:
     return 2 * batch * channels * height * width * itemsize + batch * 6 * 4
 
 
-@dataclass(frozen=True)
-class Floor:
-    """The least time of one frame: its arithmetic at the measured peak, or its bytes at the measured bandwidth.
-
-    flops: of one frame, a multiplication and an addition being two. nbytes: of weights, frame and image, moved once.
-    peak: FLOP/s. bandwidth: bytes/s, read and written.
-    """
-
-    flops: float
-    nbytes: float
-    peak: float
-    bandwidth: float
-
-    @property
-    def compute_ms(self) -> float:
-        return self.flops / self.peak * 1e3
-
-    @property
-    def memory_ms(self) -> float:
-        return self.nbytes / self.bandwidth * 1e3
-
-    @property
-    def ms(self) -> float:
-        return max(self.compute_ms, self.memory_ms)
-
-    def to_json(self) -> Row:
-        return {"flops": self.flops, "bytes": self.nbytes, "compute_ms": self.compute_ms, "memory_ms": self.memory_ms}
-
-
-@dataclass(frozen=True)
-class Bar:
-    """What was hoped for. value: None where it was not measured."""
-
-    name: str
-    value: float | None
-    bar: float
-    unit: str
-    is_lower_better: bool = False
-
-    @property
-    def verdict(self) -> str:
-        if self.value is None:
-            return "not measured"
-        met = self.value <= self.bar if self.is_lower_better else self.value >= self.bar
-        return "met" if met else "missed"
-
-    def to_json(self) -> Row:
-        limit = {"at_most" if self.is_lower_better else "at_least": self.bar}
-        return {"name": self.name, "value": self.value, "unit": self.unit, **limit, "verdict": self.verdict}
-
-
 def kernel_bars(rows: Iterable[Row]) -> list[Bar]:
     """Of rows with "dtype", "batch", "of_copy" (fraction of a copy's bandwidth) and times "<way>_ms"."""
     found = {(row["dtype"], row["batch"]): row for row in rows}
@@ -85,8 +29,8 @@ def kernel_bars(rows: Iterable[Row]) -> list[Bar]:
         single = found.get((dtype, 1), {})
         bars.append(Bar(f"kernel {dtype}, N = 256: of a copy's bandwidth", _percent(most.get("of_copy")), 80, "%"))
         for way, least in (("eager", 3), ("compiled", 2)):
-            ratio = _ratio(single.get(f"{way}_ms"), single.get("launched_ms"))
-            bars.append(Bar(f"kernel {dtype}, N = 1: against the {way} pair", ratio, least, "times"))
+            times = ratio(single.get(f"{way}_ms"), single.get("launched_ms"))
+            bars.append(Bar(f"kernel {dtype}, N = 1: against the {way} pair", times, least, "times"))
     return bars
 
 
@@ -97,7 +41,7 @@ def frame_bars(rows: Iterable[Row]) -> list[Bar]:
     eager = min((row["p50"] for row in measured if row["engine"] == EAGER), default=None)
     return [
         Bar("frame, fp16, p50 of the best engine", best, 0.5, "ms", is_lower_better=True),
-        Bar("frame, fp16, best engine against PyTorch eager", _ratio(eager, best), 8, "times"),
+        Bar("frame, fp16, best engine against PyTorch eager", ratio(eager, best), 8, "times"),
     ]
 
 
@@ -113,14 +57,17 @@ def markdown(columns: Sequence[str], rows: Iterable[Row]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def bar_table(bars: Iterable[Row]) -> str:
+    """Of bars as JSON has them."""
+    limits = ({"limit": f"at most {bar['at_most']:g}" if "at_most" in bar else f"at least {bar['at_least']:g}"} | bar
+              for bar in bars)  # fmt: skip
+    return markdown(("name", "value", "limit", "unit", "verdict"), limits)
+
+
 def _cell(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _ratio(slow: float | None, fast: float | None) -> float | None:
-    return None if slow is None or fast is None else slow / fast
 
 
 def _percent(fraction: float | None) -> float | None:

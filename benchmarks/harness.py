@@ -16,6 +16,7 @@ import click
 import torch
 
 import jokr_rt
+from jokr_rt.bench.machine import processor
 from jokr_rt.config import ModelConfig
 from jokr_rt.errors import JokrError, UsageError
 from jokr_rt.evaluation.data import MIN_FRAMES, EvaluationData, puppet_data
@@ -95,8 +96,22 @@ def kept(folder: Path, work: Callable[..., Found], settings: Settings) -> Found:
 
     It is not done again where it was done with these settings and this code on this machine: training is repeatable.
     """
+
+    def find() -> Found:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # not forked: threads may be running
+            found = pool.submit(work, folder, **settings).result()
+        if code_digest() != CODE:
+            raise JokrError(
+                f"{folder.name}: the code of jokr_rt changed since this began; run this again, or on a copy"
+            )
+        return found
+
+    return remembered(folder, {"settings": settings, "code": CODE, "machine": machine()}, find)
+
+
+def remembered(folder: Path, key: dict[str, Any], find: Callable[[], Found]) -> Found:
+    """What `find` finds; it is kept in `folder`, and not looked for again with the same key."""
     path = folder / "result.json"
-    key = {"settings": settings, "code": CODE, "machine": machine()}
     if path.exists():
         result = _read(path)
         if {name: result.get(name) for name in key} == key:
@@ -104,10 +119,7 @@ def kept(folder: Path, work: Callable[..., Found], settings: Settings) -> Found:
             return dict(result["found"])
     click.echo(folder.name, err=True)
     folder.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # not forked: threads may be running
-        found = pool.submit(work, folder, **settings).result()
-    if code_digest() != CODE:
-        raise JokrError(f"{folder.name}: the code of jokr_rt changed since this began; run this again, or on a copy")
+    found = find()
     write_json(path, key | {"found": found})
     return found
 
@@ -140,20 +152,12 @@ CODE = code_digest()  # as it was imported
 
 def machine() -> dict[str, Any]:
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def _processor() -> str:
-    try:  # what Linux knows, Python does not tell
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def machine_line(seconds: float) -> str:

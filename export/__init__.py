@@ -1,4 +1,4 @@
-"""From a PyTorch checkpoint to a bundle that runs without PyTorch: `export_bundle`."""
+"""From a PyTorch checkpoint to a bundle that runs without PyTorch, and to further precisions: `export_bundle`."""
 
 from export.bundle import export_bundle
 

@@ -19,7 +19,9 @@ from jokr_rt.errors import BundleError, UsageError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-FP32 = "fp32"
+FP32, BF16, FP16, INT8 = "fp32", "bf16", "fp16", "int8"
+HINTS = {BF16: FP32}
+"""Precisions that an engine computes in of its own accord, and those of the graphs it does so with."""
 DIRECTIONS = {"a2b": ("a", "b"), "b2a": ("b", "a")}  # direction: whose motion, whose looks
 
 Arrays = dict[str, NDArray[Any]]
@@ -87,10 +89,11 @@ class Graph(StoredFile):
 
 @dataclass(frozen=True)
 class Parity:
-    """How far one output of one graph is from PyTorch's on real frames, measured with `engine`.
+    """How far one output is from PyTorch's on real frames, measured with `engine`.
 
-    max_abs, mean_abs: in the output's own units (levels for uint8). psnr_db: over the range of the expected values;
-    None where they are equal. tolerance: the largest max_abs that passes.
+    graph: a graph's name, or "a2b" or "b2a" for all of them in a row, each fed by the one before. max_abs, mean_abs: in
+    the output's own units (levels for uint8). psnr_db: over the range of the expected values, or all of uint8's; None
+    where they are equal. tolerance: the largest max_abs that passes, or None where it is min_psnr_db that decides.
     """
 
     graph: str
@@ -100,11 +103,30 @@ class Parity:
     max_abs: float
     mean_abs: float
     psnr_db: float | None
-    tolerance: float
+    tolerance: float | None
+    min_psnr_db: float | None = None
 
     @property
     def passed(self) -> bool:
-        return self.max_abs <= self.tolerance  # false for NaN
+        is_close = self.tolerance is None or self.max_abs <= self.tolerance  # false for NaN
+        return is_close and (self.min_psnr_db is None or self.psnr_db is None or self.psnr_db >= self.min_psnr_db)
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How the graphs in int8 were made, and what they lose.
+
+    calibration: what ranges were read off, `frames` of it; `held_out` more were drawn to measure. psnr_db: of those
+    against fp32, in the worse direction. truth_loss_db: lost against ground truth, likewise; None if not measured.
+    float_layers: those left in higher precision, as "graph layer".
+    """
+
+    calibration: str
+    frames: int
+    held_out: int
+    psnr_db: float
+    truth_loss_db: float | None
+    float_layers: list  # of str
 
 
 @dataclass(frozen=True)
@@ -118,6 +140,7 @@ class Bundle:
     appearance_files: dict[str, StoredFile]
     samples_file: StoredFile
     parity: tuple[Parity, ...]
+    quantisation: Quantisation | None = None
 
     @property
     def directions(self) -> tuple[str, ...]:
@@ -125,17 +148,18 @@ class Bundle:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """In which every graph is there; "fp32" always is. All have the same inputs and outputs."""
-        return tuple(dict.fromkeys(graph.precision for graph in self.graphs))
+        """Those of its graphs, "fp32" first, and such of `HINTS` as its parity has figures for."""
+        hints = (figure.precision for figure in self.parity if figure.precision in HINTS)
+        return tuple(dict.fromkeys([*(graph.precision for graph in self.graphs), *hints]))
 
     @property
     def signatures(self) -> dict[str, Signature]:
         return signatures(self.config)
 
     def graph(self, name: str, precision: str = FP32) -> Graph:
-        """Raises UsageError where the bundle has it not in this precision."""
+        """The one to run in a precision, which for a hint is another's. Raises UsageError where the bundle has none."""
         for graph in self.graphs:
-            if (graph.name, graph.precision) == (name, precision):
+            if (graph.name, graph.precision) == (name, HINTS.get(precision, precision)):
                 return graph
         raise UsageError(f"{self.root}: no graph {name} in {precision}; it has {', '.join(self.precisions)}")
 
@@ -191,6 +215,7 @@ class Bundle:
             "appearance": {domain: asdict(stored) for domain, stored in self.appearance_files.items()},
             "samples": asdict(self.samples_file),
             "parity": [asdict(figure) for figure in self.parity],
+            "quantisation": self.quantisation and asdict(self.quantisation),
         }
 
 
@@ -238,6 +263,7 @@ def _parse(root: Path, values: dict[str, Any]) -> Bundle:
         appearance_files={domain: _record(StoredFile, values["appearance"][domain]) for domain in ("a", "b")},
         samples_file=_record(StoredFile, values["samples"]),
         parity=tuple(_record(Parity, figure) for figure in values["parity"]),
+        quantisation=_record(Quantisation, values["quantisation"]) if values.get("quantisation") else None,
     )
 
 

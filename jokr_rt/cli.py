@@ -12,11 +12,12 @@ from typing import Any
 import click
 
 from jokr_rt import __version__
+from jokr_rt.cli_bench import bench
 from jokr_rt.cli_build import build
 from jokr_rt.cli_evaluate import evaluate
 from jokr_rt.cli_model import load_model
-from jokr_rt.cli_train import missing_extra, train
-from jokr_rt.errors import JokrError
+from jokr_rt.cli_train import train
+from jokr_rt.errors import JokrError, QuantisationError, missing_extra
 
 INTERRUPTED = 130
 _ENGINES = "openvino, onnxruntime, onnxruntime-cuda, tensorrt"
@@ -54,7 +55,7 @@ def _option_path(*names: str, required: bool = False, text: str) -> Callable[[An
 
 
 _precision = click.option(
-    "--precision", help="fp32, or fp16 of a bundle that has it.  [default: the fastest on the engine]"
+    "--precision", help="fp32, bf16, int8 or fp16, as bundle and engine have it.  [default: the fastest of them]"
 )
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout; words go to stderr.")
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
@@ -66,6 +67,7 @@ def main() -> None:
     """Make one creature move like another."""
 
 
+main.add_command(bench)
 main.add_command(build)
 main.add_command(train)
 main.add_command(evaluate)
@@ -85,6 +87,12 @@ main.add_command(evaluate)
 )
 @click.option("--engine", default="auto", show_default=True, help=f"auto, {_ENGINES}, torch or torch-cuda.")
 @_precision
+@click.option(
+    "--mode",
+    default="throughput",
+    show_default=True,
+    help="throughput: several frames at once, for files; latency: one, with all cores on it.",
+)
 @click.option("--layout", default="output", show_default=True, help="output, or side-by-side (+ input, keypoints).")
 @click.option("--size", type=int, help="Side of the output in pixels.  [default: the model's]")
 @click.option("--codec", help="Video codec, such as libx264, libx265 or libvpx-vp9.  [default: by the output's name]")
@@ -99,6 +107,7 @@ def run(
     direction: str,
     engine: str,
     precision: str | None,
+    mode: str,
     no_audio: bool,
     as_json: bool,
     **options: Any,
@@ -112,8 +121,9 @@ def run(
     from jokr_rt.stream import retarget_stream
 
     loaded, loaded_engine = load_model(model, engine, precision)
-    retargeter = Retargeter(loaded, direction, loaded_engine)
+    retargeter = Retargeter(loaded, direction, loaded_engine, mode)
     runs = {"direction": retargeter.direction, "engine": loaded_engine.name, "precision": loaded_engine.precision}
+    runs["mode"] = mode
     _say(", ".join(f"{name} {value}" for name, value in runs.items()))
     with frame_progress() as progress:
         report = retarget_stream(retargeter, source, output, audio=not no_audio, progress=progress, **options)
@@ -171,27 +181,47 @@ def verify(bundle: Path, engine: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@_path("checkpoint", "CHECKPOINT")
+@_path("model", "CHECKPOINT|BUNDLE")
 @_option_path("-o", "--output", required=True, text="Bundle folder to write.")
 @click.option(
-    "--precision", "precisions", multiple=True, metavar="fp32|fp16", help="Of the graphs, beside fp32; may be repeated."
+    "--precision",
+    "precisions",
+    multiple=True,
+    metavar="fp32|bf16|fp16|int8",
+    help="Beside fp32, and what a BUNDLE has; may be repeated.",
 )
+@click.option(
+    "--calibration",
+    multiple=True,
+    metavar="CLIP",
+    type=click.Path(path_type=Path),
+    help="For int8, twice: a clip of A and one of B, like those it is for.  [default: a checkpoint's reference frames]",
+)
+@click.option("--truth", metavar="puppets", help="Let int8 lose no more than 0.2 dB against their ground truth, too.")
 @_overwrite
 @_json
-def export(checkpoint: Path, output: Path, precisions: tuple[str, ...], overwrite: bool, as_json: bool) -> None:
-    """Turn a checkpoint of `jokr train` into a bundle, and compare it with PyTorch.
+def export(model: Path, output: Path, as_json: bool, **options: Any) -> None:
+    """Turn a checkpoint of `jokr train` into a bundle, or add precisions to a bundle; and compare it with PyTorch.
 
-    fp16 is for GPUs: half the size, and fast where they have tensor cores.
+    bf16 is for processors that have it, and int8 for all: 8-bit layers on a processor, as many as still draw what fp32
+    draws. fp16 is for GPUs: half the size, and fast where they have tensor cores; it needs a checkpoint.
     """
     try:
         from export import export_bundle
     except ImportError as error:
         raise missing_extra("jokr export", error) from error
-    from jokr_rt.console import parity_table, print_tables, step_progress
+    from jokr_rt.console import parity_table, print_tables, sensitivity_table, step_progress
 
-    with step_progress() as progress:
-        bundle = export_bundle(checkpoint, output, precisions=precisions, overwrite=overwrite, progress=progress)
+    try:
+        with step_progress() as progress:
+            bundle = export_bundle(model, output, progress=progress, **options)
+    except QuantisationError as error:
+        print_tables(sensitivity_table(error.costs), stderr=True)
+        raise
     if as_json:
-        click.echo(json.dumps({"bundle": str(output), "parity": [asdict(figure) for figure in bundle.parity]}))
-    else:
-        print_tables(parity_table(bundle.parity, bundle.signatures))
+        told = bundle.to_json()
+        click.echo(json.dumps({"bundle": str(output)} | {name: told[name] for name in ("parity", "quantisation")}))
+        return
+    print_tables(parity_table(bundle.parity, bundle.signatures))
+    if bundle.quantisation and bundle.quantisation.float_layers:
+        _say(f"not in int8: {', '.join(bundle.quantisation.float_layers)}")

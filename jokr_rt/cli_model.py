@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jokr_rt.cli_train import missing_extra
-from jokr_rt.errors import UsageError
+from jokr_rt.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
     from jokr_rt.engines import Engine

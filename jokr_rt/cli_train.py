@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from jokr_rt.config import PRESETS, ModelConfig
-from jokr_rt.errors import EngineMissingError, UsageError
+from jokr_rt.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
     from jokr_rt.training.train import TrainOptions
@@ -125,11 +125,6 @@ def train(
                 say=lambda words: click.echo(words, err=True),
                 report=report,
             )
-
-
-def missing_extra(what: str, error: ImportError, extra: str = "train") -> EngineMissingError:
-    """What to raise where PyTorch or another package of an extra is not installed."""
-    return EngineMissingError(f"{what} needs the extra {extra} ({error}): pip install 'jokr-rt[{extra}]'")
 
 
 def _hyperparameters(

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,10 +23,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from jokr_rt.bundle import Bundle, Parity, Signature, TensorSpec
+from jokr_rt.bundle import Bundle, Parity, Quantisation, Signature, TensorSpec
 from jokr_rt.engines import Monitor
-from jokr_rt.evaluation import tables
-from jokr_rt.evaluation.results import Evaluation
+from jokr_rt.errors import LayerCost
+
+if TYPE_CHECKING:
+    from jokr_rt.evaluation.results import Evaluation
+    from jokr_rt.evaluation.tables import Table as TableOfWords
 
 _SHOWN_LOSSES = ("reconstruction", "cycle", "adversarial", "confusion")
 _WIDTH_OF_A_FILE = 160  # so that a table is not broken where stdout is no terminal
@@ -95,24 +98,39 @@ def build_progress() -> Iterator[Monitor]:
         yield _BuildMonitor(progress)
 
 
-def print_tables(*tables: Table) -> None:
-    """On stdout, an empty line between them."""
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
+def print_tables(*tables: Table, stderr: bool = False) -> None:
+    """On stdout, or else stderr, an empty line between them."""
+    stream = sys.stderr if stderr else sys.stdout
+    console = Console(stderr=stderr, width=None if stream.isatty() else _WIDTH_OF_A_FILE)
     for index, table in enumerate(tables):
         console.print(*[""] * min(index, 1), table, sep="\n")
 
 
 def parity_table(figures: Iterable[Parity], signatures: dict[str, Signature]) -> Table:
-    """How far each output is from PyTorch's."""
+    """How far each output is from PyTorch's; in rows named by a direction, after all graphs in a row."""
     columns = "max error", "mean error", "PSNR dB", "tolerance"
     table = _table("graph", "output", "shape", "engine", "precision", right=columns)
     table.add_column("")
     for figure in figures:
-        (spec,) = (spec for spec in signatures[figure.graph].outputs if spec.name == figure.output)
+        # Of whole frames the graph's name is the direction's, and the output the generator's.
+        signature = signatures.get(figure.graph, signatures["generator"])
+        (spec,) = (spec for spec in signature.outputs if spec.name == figure.output)
         psnr = "exact" if figure.psnr_db is None else f"{figure.psnr_db:.1f}"
-        numbers = f"{figure.max_abs:.2g}", f"{figure.mean_abs:.2g}", psnr, f"{figure.tolerance:.2g}"
+        numbers = f"{figure.max_abs:.2g}", f"{figure.mean_abs:.2g}", psnr, _bound(figure)
         verdict = "[green]ok[/]" if figure.passed else "[bold red]FAILED[/]"
         table.add_row(figure.graph, figure.output, _shape(spec), figure.engine, figure.precision, *numbers, verdict)
+    return table
+
+
+def _bound(figure: Parity) -> str:
+    return f"{figure.min_psnr_db:g} dB" if figure.tolerance is None else f"{figure.tolerance:.2g}"
+
+
+def sensitivity_table(costs: Iterable[LayerCost]) -> Table:
+    """What each layer costs in int8."""
+    table = _table("layer", right=("share of the work", "PSNR dB with it alone in int8"))
+    for cost in costs:
+        table.add_row(escape(cost.layer), f"{cost.work:.1%}", f"{cost.psnr_db:.1f}")
     return table
 
 
@@ -127,6 +145,7 @@ def bundle_tables(bundle: Bundle) -> tuple[Table, Table]:
         "frames": f"{config.size} x {config.size}, {config.keypoints} keypoints",
         "width": f"{config.width:g}, extractor looks at {config.extractor_size} x {config.extractor_size}",
         "precisions": ", ".join(bundle.precisions),
+        **_quantisation_rows(bundle.quantisation),
     }
     for name, value in rows.items():
         model.add_row(name, escape(str(value)))
@@ -138,6 +157,17 @@ def bundle_tables(bundle: Bundle) -> tuple[Table, Table]:
         megabytes = (bundle.root / graph.file).stat().st_size / 1e6
         graphs.add_row(graph.name, graph.precision, *ports, str(graph.opset), f"{megabytes:.2f}")
     return model, graphs
+
+
+def _quantisation_rows(made: Quantisation | None) -> dict[str, str]:
+    if made is None:
+        return {}
+    lost = "" if made.truth_loss_db is None else f", {made.truth_loss_db:.2f} dB lost against the truth"
+    return {
+        "int8": f"{made.psnr_db:.1f} dB of what fp32 draws{lost}",
+        "int8 calibrated on": f"{made.calibration}: {made.frames} frames, and {made.held_out} to measure",
+        "not in int8": ", ".join(made.float_layers) or "no layer that it is for",
+    }
 
 
 def plan_tables(report: dict[str, Any]) -> list[Table]:
@@ -180,17 +210,31 @@ def _layer_table(plan: dict[str, Any]) -> Table:
     return table
 
 
-def evaluation_tables(evaluation: Evaluation) -> list[Table]:
+def evaluation_tables(evaluation: "Evaluation") -> list[Table]:
     """What was measured: bars, frames, measures, applications."""
-    shown = []
-    for words in tables.evaluation_tables(evaluation):
-        name, *numbers = words.header
-        table = _table(name, right=numbers)
-        table.title, table.title_justify, table.title_style = escape(words.title), "left", "bold underline"
-        for row in words.rows:
-            table.add_row(*(_verdict(escape(cell)) for cell in row.cells))
-        shown.append(table)
-    return shown
+    from jokr_rt.evaluation import tables  # takes long to import, and `jokr run` shows none
+
+    return [_in_words(words) for words in tables.evaluation_tables(evaluation)]
+
+
+def benchmark_tables(report: dict[str, Any]) -> list[Table]:
+    """What `jokr bench --json` tells: variants, their stages, the floor, and what did not run."""
+    from jokr_rt.bench import tables as bench_tables
+
+    shown = [_in_words(words) for words in bench_tables.benchmark_tables(report)]
+    skipped = _table("did not run", "why")
+    for name, reason in bench_tables.skipped(report):
+        skipped.add_row(escape(name), escape(reason))
+    return [*shown, skipped] if skipped.row_count else shown
+
+
+def _in_words(words: "TableOfWords") -> Table:
+    name, *numbers = words.header
+    table = _table(name, right=numbers)
+    table.title, table.title_justify, table.title_style = escape(words.title), "left", "bold underline"
+    for row in words.rows:
+        table.add_row(*(_verdict(escape(cell)) for cell in row.cells))
+    return table
 
 
 def _verdict(cell: str) -> str:

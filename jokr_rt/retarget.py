@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from jokr_rt.bundle import DIRECTIONS, Arrays, Bundle, open_bundle
 from jokr_rt.config import ModelConfig
-from jokr_rt.engines import IN_FLIGHT, DeviceEngine, Engine, FrameQueue, load_engine
+from jokr_rt.engines import MODES, DeviceEngine, Engine, FrameQueue, StagedEngine, Stages, load_engine
+from jokr_rt.engines.stages import Edit, GraphStages, StageFrames
 from jokr_rt.errors import EngineError, UsageError
 from jokr_rt.frame import Frame
 from jokr_rt.keypoints import OneEuroFilter
@@ -53,16 +54,24 @@ class Retargeter:
 
     bundle: an opened bundle or its path. direction: "a2b" draws b's creature in a's poses, "b2a" the reverse; the
     domains' names do too, as in "cat2fox". engine: "auto" or one of `jokr_rt.engines.KINDS`, or a loaded engine.
-    `timings` holds how long each graph took, or each whole "frame" where an engine keeps it on a device.
+    mode: one of `jokr_rt.engines.MODES`; it decides what `retarget_all` does, and how the processor's cores are shared.
+    `timings` holds how long "extract" (frame to keypoints), "draw" (keypoints to image) and the whole "frame" took, the
+    last one alone where an engine keeps frames on a device. They overlap where several frames are computed at once.
 
     A context manager: leaving it frees what it holds on a device, with the engine if it loaded that itself. Raises
-    UsageError for an unknown direction or engine, and what `open_bundle` and `load_engine` raise.
+    UsageError for an unknown direction, engine or mode, and what `open_bundle`, `load_engine` and
+    `StagedEngine.stages` raise.
     """
 
-    def __init__(self, bundle: Model | str | Path, direction: str = "a2b", engine: str | Engine = "auto") -> None:
+    def __init__(
+        self, bundle: Model | str | Path, direction: str = "a2b", engine: str | Engine = "auto", mode: str = "latency"
+    ) -> None:
+        if mode not in MODES:
+            raise UsageError(f"unknown mode {mode!r}; choose {' or '.join(MODES)}")
         model: Model = open_bundle(bundle) if isinstance(bundle, (str, Path)) else bundle
         self.config = model.config
         self.direction = find_direction(direction, model.domains)
+        self.mode = mode
         self._owns_engine = isinstance(engine, str)
         if isinstance(engine, str):
             if not isinstance(model, Bundle):
@@ -72,7 +81,15 @@ class Retargeter:
         self._device_engine = engine if isinstance(engine, DeviceEngine) else None
         self.timings = Timings()
         self._appearance = model.appearance(DIRECTIONS[self.direction][1])
+        self._stages = self._load_stages(engine)
         self._single: FrameQueue | None = None  # for one frame at a time; made when first used
+
+    def _load_stages(self, engine: Engine) -> Stages:
+        if isinstance(engine, StagedEngine):
+            return engine.stages(self.direction, self._appearance, self.mode)
+        # What was captured on a device belongs to the thread that did it.
+        workers = 2 if self.mode == "throughput" and self._device_engine is None else 1
+        return GraphStages(engine, self.direction, self._appearance, workers)
 
     def __enter__(self) -> "Retargeter":
         return self
@@ -108,12 +125,13 @@ class Retargeter:
         last one.
         """
         source = self._source(frame, mask)
-        if smoothing is None and self._device_engine is not None:
-            return self._retarget_whole(self._device_engine, source)
-        keypoints, confidence = self.extract(source.rgb)
-        if smoothing is not None:
-            keypoints = smoothing(keypoints, frame.pts_seconds)
-        image = Frame(self.draw(keypoints), frame.pts, frame.time_base)
+        with self.timings.measure("frame"):
+            if smoothing is None and self._device_engine is not None:
+                return self._retarget_whole(self._device_engine, source)
+            keypoints, confidence = self.extract(source.rgb)
+            if smoothing is not None:
+                keypoints = smoothing(keypoints, frame.pts_seconds)
+            image = Frame(self.draw(keypoints), frame.pts, frame.time_base)
         return Retargeted(source, image, keypoints, confidence)
 
     def retarget_all(
@@ -121,29 +139,30 @@ class Retargeter:
     ) -> Generator[Retargeted, None, None]:
         """`retarget` for each frame of a stream with its mask or None, in order.
 
-        An engine on a device computes one while the next is copied in, so that a frame is drawn from `pairs` before the
-        one before it is yielded. What `pairs` raises comes after all that was begun.
+        With mode "throughput" some frames are drawn from `pairs` before the first of them is yielded. What `pairs`
+        raises comes after all that was begun; what a frame raises comes in its place.
         """
         if smoothing is None and self._device_engine is not None:
-            with closing(self._device_engine.frames(self.direction, self._appearance)) as queue:
-                yield from self._in_flight(queue, iter(pairs))
+            queue: FrameQueue = self._device_engine.frames(self.direction, self._appearance)
+        elif smoothing is None:
+            queue = StageFrames(self._stages, self.timings)
         else:
-            for frame, mask in pairs:
-                yield self.retarget(frame, mask, smoothing)
+            seconds: deque[float] = deque()
+            pairs = _noting_times(pairs, seconds)
+            queue = StageFrames(self._stages, self.timings, _smoothing_edit(smoothing, seconds))
+        with closing(queue):
+            yield from self._in_flight(queue, iter(pairs))
 
     def extract(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Keypoints (K, 2) and their confidence (K,) in a picture (size, size, 3) uint8. Raises EngineError."""
-        with self.timings.measure("extractor"):
-            found = self.engine.run("extractor", {"frame": rgb[None]})
-        return found["keypoints"][0], found["confidence"][0]
+        with self.timings.measure("extract"):
+            keypoints, confidence = self._stages.extract(rgb[None])
+        return keypoints[0], confidence[0]
 
     def draw(self, keypoints: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The target's creature (size, size, 3) uint8 in the pose of keypoints (K, 2). Raises EngineError."""
-        with self.timings.measure("stn"):
-            warped = self.engine.run(f"stn-{self.direction}", {"keypoints": keypoints[None]})["warped"]
-        with self.timings.measure("generator"):
-            image = self.engine.run("generator", {"warped": warped, "appearance": self._appearance})["image"]
-        return np.asarray(image[0], np.uint8)
+        with self.timings.measure("draw"):
+            return self._stages.draw(keypoints[None])[0]
 
     def _source(self, frame: Frame, mask: NDArray[np.bool_] | None) -> Frame:
         source = letterbox(frame, self.size)
@@ -152,9 +171,8 @@ class Retargeter:
     def _retarget_whole(self, engine: DeviceEngine, source: Frame) -> Retargeted:
         queue = self._single = self._single or engine.frames(self.direction, self._appearance)
         try:
-            with self.timings.measure("frame"):
-                queue.enqueue(source.rgb[None])
-                return _retargeted(source, queue.collect())
+            queue.enqueue(source.rgb[None])
+            return _retargeted(source, queue.collect())
         except BaseException:  # with it goes a frame that was not collected, which the next call would take for its own
             self._single = None
             queue.close()
@@ -162,7 +180,7 @@ class Retargeter:
 
     def _in_flight(self, queue: FrameQueue, pairs: Iterator[Pair]) -> Generator[Retargeted, None, None]:
         begun: deque[tuple[Frame, float]] = deque()
-        more = True
+        depth, more = queue.depth if self.mode == "throughput" else 1, True
         while more or begun:
             try:
                 more = more and self._begin(queue, pairs, begun)
@@ -171,7 +189,7 @@ class Retargeter:
                     while begun:
                         yield self._finish(queue, *begun.popleft())
                 raise
-            if begun and (len(begun) == IN_FLIGHT or not more):
+            if begun and (len(begun) == depth or not more):
                 yield self._finish(queue, *begun.popleft())
 
     def _begin(self, queue: FrameQueue, pairs: Iterator[Pair], begun: deque[tuple[Frame, float]]) -> bool:
@@ -187,6 +205,18 @@ class Retargeter:
         result = _retargeted(source, queue.collect())
         self.timings.add("frame", time.perf_counter() - start)
         return result
+
+
+def _noting_times(pairs: Iterable[Pair], seconds: deque[float]) -> Iterator[Pair]:
+    """The same pairs; the times of their frames in seconds are appended."""
+    for frame, mask in pairs:
+        seconds.append(frame.pts_seconds)
+        yield frame, mask
+
+
+def _smoothing_edit(smoothing: OneEuroFilter, seconds: deque[float]) -> Edit:
+    """seconds: the times of the frames whose keypoints it gets, in order."""
+    return lambda keypoints: smoothing(keypoints[0], seconds.popleft())[None]
 
 
 def _retargeted(source: Frame, found: Arrays) -> Retargeted:

@@ -16,7 +16,7 @@ from jokr_rt.frame import Frame
 from jokr_rt.interrupt import Interrupt, deferred_interrupt
 from jokr_rt.keypoints import OneEuroFilter, draw_keypoints
 from jokr_rt.retarget import Retargeted, Retargeter
-from jokr_rt.timing import Timings
+from jokr_rt.timing import Timings, process_age
 from jokr_rt.video import Pair, VideoWriter, letterbox, open_masks, open_video, with_masks
 
 LAYOUTS = {"output": 1, "side-by-side": 3}
@@ -32,13 +32,15 @@ Progress = Callable[[int, int | None], None]
 class Report:
     """What a run did. seconds: from the first frame read to the finished file.
 
-    stages: p50, p95 and p99 in milliseconds of "read", each graph and "write"; of the whole "frame" on a device, not
-    its graphs. They overlap, so they do not add up.
+    stages: p50, p95 and p99 in milliseconds of "read", "write" and what `Retargeter.timings` counts. They overlap, so
+    they do not add up. first_frame_s: from the creation of the process to the first frame drawn, seconds; None where
+    the system does not tell.
     """
 
     frames: int
     seconds: float
     stages: dict[str, dict[str, float]]
+    first_frame_s: float | None
 
     @property
     def fps(self) -> float:
@@ -102,7 +104,7 @@ def retarget_stream(
                 pipeline.run(with_masks(video, mattes), lambda done: progress and progress(done, video.length_estimate))
         except (JokrError, KeyboardInterrupt) as error:
             raise _with_remains(error, writer) from error
-    return Report(writer.frames, time.perf_counter() - start, timings.milliseconds())
+    return Report(writer.frames, time.perf_counter() - start, timings.milliseconds(), pipeline.first_frame_s)
 
 
 class _Pipeline:
@@ -123,6 +125,7 @@ class _Pipeline:
         self.side_by_side = layout == "side-by-side"
         self.timings = timings
         self.interrupt = interrupt
+        self.first_frame_s: float | None = None
 
     def run(self, pairs: Iterator[Pair], tell: Callable[[int], None]) -> None:
         with ThreadPoolExecutor(1, "jokr-read") as reading, ThreadPoolExecutor(1, "jokr-write") as writing:
@@ -141,6 +144,8 @@ class _Pipeline:
 
         with closing(self.retargeter.retarget_all(read(), self.smoothing)) as results:
             for done, result in enumerate(results, start=1):
+                if done == 1:
+                    self.first_frame_s = process_age()
                 # Finished writes are looked at right away: a full disk ends the run now, not DEPTH frames later.
                 while behind and (behind[0].done() or len(behind) == DEPTH):
                     behind.popleft().result()

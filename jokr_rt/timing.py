@@ -1,10 +1,13 @@
 """How long the stages of a stream take, in constant memory for a stream of any length."""
 
 import math
+import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -29,14 +32,16 @@ class Histogram:
 
 
 class Timings:
-    """A histogram for each stage. Different threads may measure different stages."""
+    """A histogram for each stage. Any thread may measure any of them."""
 
     def __init__(self) -> None:
         self._stages: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self._adding = Lock()
 
     def add(self, stage: str, seconds: float) -> None:
         """Count one duration."""
-        self._stages[stage].add(seconds)
+        with self._adding:
+            self._stages[stage].add(seconds)
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -51,3 +56,13 @@ class Timings:
             stage: {f"p{percent}": round(1e3 * histogram.percentile(percent), 3) for percent in (50, 95, 99)}
             for stage, histogram in self._stages.items()
         }
+
+
+def process_age() -> float | None:
+    """Seconds since this process was created, to a hundredth; None where the system does not tell (it is not Linux)."""
+    try:
+        after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        started = int(after_name[19]) / os.sysconf("SC_CLK_TCK")  # field 22: since the machine started
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    except (OSError, AttributeError, ValueError, IndexError):
+        return None

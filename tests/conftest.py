@@ -19,6 +19,7 @@ from jokr_rt.training.checkpoint import load_checkpoint, save_checkpoint
 from jokr_rt.training.networks import Model
 from tests import cuda_double as cuda_doubles
 from tests import tensorrt_double as doubles
+from tests.quantised import add_int8
 from tests.tiny import TINY, make_checkpoint
 
 torch.set_num_threads(1)  # beside the codecs' and engines' threads more of them wait, spinning, for a core
@@ -35,6 +36,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("JOKR_REQUIRE_GPU"):
             pytest.fail(f"{reason}, and JOKR_REQUIRE_GPU is set", pytrace=False)
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The user's cache directory, of this run's own; also of the processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(path := tmp_path_factory.mktemp("cache")))
+        yield path
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +69,21 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy of `tiny_bundle` for a test to damage."""
     return Path(shutil.copytree(tiny_bundle, tmp_path / "copy.jokr"))
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """`tiny_bundle` in 8 bits as well, whatever it loses."""
+    path = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("int8") / "tiny.jokr"))
+    add_int8(path)
+    return open_bundle(path)
+
+
+@pytest.fixture
+def model_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where compiled models are kept while the test runs: a directory that is not there yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "jokr-rt" / "openvino"
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,20 @@ def jokr_on_terminal(*args: str | Path, columns: int, prelude: str = "") -> tupl
     return process.returncode, out.decode(), shown
 
 
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that have not ended."""
+    numbers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [child for child in map(int, numbers) if is_running(child)]
+
+
 def _read_terminal(main_end: int) -> str:
     """What was written to the other end since; "" when all who could write are gone, which Linux calls EIO."""
     try:

@@ -53,12 +53,6 @@ def kernel() -> ModuleType:
     return gpu_kernel
 
 
-def test_percentiles_are_measured_values(report: ModuleType) -> None:
-    assert report.percentiles([float(value) for value in range(2000, 0, -1)]) == {"p50": 1000, "p95": 1900, "p99": 1980}
-    assert report.percentiles([3.0]) == {"p50": 3, "p95": 3, "p99": 3}
-    assert report.percentiles([1.0, 2.0, 9.0]) == {"p50": 2, "p95": 9, "p99": 9}
-
-
 def test_a_call_takes_its_share_of_the_median_repeat(report: ModuleType) -> None:
     assert report.median_per_call([50.0, 100.0, 9000.0], calls=50) == 2.0
 
@@ -66,20 +60,6 @@ def test_a_call_takes_its_share_of_the_median_repeat(report: ModuleType) -> None
 def test_the_sampler_moves_each_heatmap_in_and_out_and_theta(report: ModuleType) -> None:
     assert report.sampler_bytes((256, 10, 128, 128), 4) == 2 * 256 * 10 * 128 * 128 * 4 + 256 * 24
     assert report.sampler_bytes((1, 1, 1, 1), 2) == 4 + 24
-
-
-def test_the_floor_is_the_slower_of_arithmetic_and_memory(report: ModuleType) -> None:
-    by_memory = report.Floor(flops=13.5e9, nbytes=80e6, peak=800e12, bandwidth=3e12)
-    assert by_memory.compute_ms == pytest.approx(0.016875)
-    assert by_memory.ms == by_memory.memory_ms == pytest.approx(0.0266667, rel=1e-5)
-    by_compute = report.Floor(flops=13.5e9, nbytes=80e6, peak=50e12, bandwidth=3e12)
-    assert by_compute.ms == by_compute.compute_ms == pytest.approx(0.27)
-    assert by_compute.to_json() == {
-        "flops": 13.5e9,
-        "bytes": 80e6,
-        "compute_ms": by_compute.compute_ms,
-        "memory_ms": by_compute.memory_ms,
-    }
 
 
 def test_kernel_bars(report: ModuleType) -> None:
@@ -195,7 +175,8 @@ def test_a_frames_arithmetic_is_that_of_its_layers(frames: ModuleType) -> None:
         model.generator(model.stn_a2b(torch.zeros(1, TINY.keypoints, 2))[1], looks)
     single, half = (frames.floor(TINY, precision, 1e12, 1e9) for precision in ("fp32", "fp16"))
     assert single.flops == half.flops == sum(counted)
-    weights = sum(parameter.numel() for part in parts for parameter in part.parameters())
+    kernels = (parameter for part in parts for parameter in part.parameters() if parameter.dim() > 1)
+    weights = sum(kernel.numel() for kernel in kernels)
     assert single.nbytes == 4 * weights + 2 * 64 * 64 * 3
     assert half.nbytes == 2 * weights + 2 * 64 * 64 * 3
 

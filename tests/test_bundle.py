@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jokr_rt.bundle import FORMAT_VERSION, TensorSpec, open_bundle, stored_file
+from jokr_rt.bundle import FORMAT_VERSION, Parity, Quantisation, TensorSpec, open_bundle, stored_file
 from jokr_rt.errors import BundleError, UsageError
 from tests.tiny import TINY
 
@@ -49,6 +49,49 @@ def test_an_opened_bundle_has_what_was_exported(tiny_bundle: Path) -> None:
     }
     with pytest.raises(UsageError, match="no graph stn-a2b in int8; it has fp32"):
         bundle.graph_path("stn-a2b", "int8")
+
+
+def test_a_hint_is_a_precision_once_it_is_measured_and_runs_the_graphs_of_another(bundle_copy: Path) -> None:
+    bundle = open_bundle(bundle_copy)
+    assert bundle.graph_path("generator", "bf16") == bundle.graph_path("generator")
+    assert bundle.precisions == ("fp32",)
+
+    def measure(values: Values) -> None:
+        values["parity"] += [figure | {"precision": "bf16"} for figure in values["parity"]]
+
+    edit(bundle_copy, measure)
+    assert open_bundle(bundle_copy).precisions == ("fp32", "bf16")
+
+
+QUANTISATION = {"calibration": "cats", "frames": 24, "held_out": 8, "psnr_db": 44.5, "truth_loss_db": None,
+                "float_layers": ["generator head"]}  # fmt: skip
+
+
+def test_how_int8_was_made_is_part_of_the_manifest(bundle_copy: Path) -> None:
+    assert open_bundle(bundle_copy).quantisation is None
+    edit(bundle_copy, lambda values: values.pop("quantisation"))  # as bundles of before int8 have none
+    assert open_bundle(bundle_copy).quantisation is None
+    edit(bundle_copy, lambda values: values.update(quantisation=QUANTISATION))
+    assert open_bundle(bundle_copy).quantisation == Quantisation(**QUANTISATION)  # type: ignore[arg-type]
+    assert open_bundle(bundle_copy).to_json()["quantisation"] == QUANTISATION
+
+
+@pytest.mark.parametrize(
+    ("error", "psnr_db", "tolerance", "floor", "passes"),
+    [
+        (0.1, 30.0, 0.2, None, True),
+        (0.3, 30.0, 0.2, None, False),
+        (float("nan"), float("nan"), 0.2, None, False),
+        (9.9, 42.0, None, 42.0, True),
+        (0.1, 41.9, None, 42.0, False),
+        (0.0, None, None, 42.0, True),
+        (float("nan"), float("nan"), None, 42.0, False),
+    ],
+)
+def test_a_figure_passes_by_its_error_or_by_its_psnr(
+    error: float, psnr_db: float | None, tolerance: float | None, floor: float | None, passes: bool
+) -> None:
+    assert Parity("a2b", "int8", "openvino", "image", error, error, psnr_db, tolerance, floor).passed is passes
 
 
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
@@ -188,6 +231,9 @@ def test_a_graph_too_few_or_unknown(bundle_copy: Path) -> None:
         lambda values: values.update(samples={"file": "samples.npz"}),
         lambda values: values["parity"][0].pop("max_abs"),
         lambda values: values["parity"][0].update(max_abs="small"),
+        lambda values: values.update(quantisation=QUANTISATION | {"frames": "many"}),
+        lambda values: values.update(quantisation=QUANTISATION | {"layers": 3}),
+        lambda values: values.update(quantisation=[1]),
     ],
 )
 def test_a_damaged_manifest(bundle_copy: Path, change: Callable[[Values], Any]) -> None:

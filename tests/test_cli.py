@@ -55,7 +55,7 @@ def test_version_and_help(call: Call) -> None:
 def test_run_says_what_it_did(call: Call, tiny_bundle: Path, clip: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     code, out, err = call("run", tiny_bundle, clip, "-o", output)
-    assert (code, err) == (0, "direction a2b, engine openvino, precision fp32\n")
+    assert (code, err) == (0, "direction a2b, engine openvino, precision fp32, mode throughput\n")
     assert out.startswith(f"{output}: 5 frames in ")
     assert "fps (median ms: read " in out
     assert len(list(read_video(output))) == 5
@@ -65,14 +65,15 @@ def test_run_json_is_one_object(call: Call, tiny_bundle: Path, clip: Path, tmp_p
     options = "--json --direction fox2cat --engine onnxruntime --layout side-by-side --size 128 --no-audio"
     output = tmp_path / "out.mkv"
     code, out, err = call("run", tiny_bundle, clip, "-o", output, *options.split())
-    assert (code, err) == (0, "direction b2a, engine onnxruntime, precision fp32\n")
+    assert (code, err) == (0, "direction b2a, engine onnxruntime, precision fp32, mode throughput\n")
     report = json.loads(out)
     assert out.count("\n") == 1
-    assert list(report) == ["output", "direction", "engine", "precision", "frames", "seconds", "stages", "fps"]
+    keys = ["output", "direction", "engine", "precision", "mode", "frames", "seconds", "stages", "first_frame_s", "fps"]
+    assert list(report) == keys
     assert (report["output"], report["direction"], report["engine"]) == (str(output), "b2a", "onnxruntime")
     assert report["frames"] == 5
     assert report["fps"] == pytest.approx(5 / report["seconds"])
-    assert list(report["stages"]) == ["read", "extractor", "stn", "generator", "write"]
+    assert list(report["stages"]) == ["read", "extract", "draw", "frame", "write"]
     assert all(list(stage) == ["p50", "p95", "p99"] for stage in report["stages"].values())
     assert next(read_video(output)).rgb.shape == (128, 384, 3)
 
@@ -82,7 +83,7 @@ def test_run_takes_a_checkpoint_with_the_torch_engine(
 ) -> None:
     torch, bundled = tmp_path / "torch.mp4", tmp_path / "bundled.mp4"
     code, _, err = call("run", tiny_checkpoint, clip, "-o", torch, "--engine", "torch")
-    assert (code, err) == (0, "direction a2b, engine torch, precision fp32\n")
+    assert (code, err) == (0, "direction a2b, engine torch, precision fp32, mode throughput\n")
     assert call("run", tiny_bundle, clip, "-o", bundled)[0] == 0
     for one, other in zip(read_video(torch), read_video(bundled), strict=True):
         assert abs(one.rgb.astype(int) - other.rgb).mean() < 1
@@ -108,7 +109,7 @@ def test_info(call: Call, tiny_bundle: Path) -> None:
     assert (code, err) == (0, "")
     for words in (str(tiny_bundle), "a: cat, b: fox", "a2b, b2a", "64 x 64, 10 keypoints", "uint8 (N, 64, 64, 3)"):
         assert words in out
-    assert out.count("onnxruntime") == out.count(" ok\n") == 8  # outputs of four graphs
+    assert out.count("onnxruntime") == out.count(" ok\n") == 10  # outputs of four graphs, frames of two directions
     code, out, err = call("info", tiny_bundle, "--json")
     told = json.loads(out)
     assert (code, err) == (0, "")
@@ -122,12 +123,14 @@ def test_info(call: Call, tiny_bundle: Path) -> None:
 def test_verify(call: Call, tiny_bundle: Path) -> None:
     code, out, err = call("verify", tiny_bundle)
     assert (code, err) == (0, "")
-    assert (out.count("openvino"), out.count("onnxruntime"), out.count(" ok\n")) == (8, 8, 16)
+    assert (out.count("openvino"), out.count("onnxruntime"), out.count(" ok\n")) == (10, 10, 20)
     code, out, err = call("verify", tiny_bundle, "--engine", "openvino", "--json")
     told = json.loads(out)
     assert (code, err, told["passed"]) == (0, "", True)
     assert {row["engine"] for row in told["parity"]} == {"openvino"}
-    assert all(row["max_abs"] <= row["tolerance"] for row in told["parity"])
+    assert all(row["max_abs"] <= row["tolerance"] for row in told["parity"][:8])
+    assert [row["graph"] for row in told["parity"][8:]] == ["a2b", "b2a"]
+    assert all(row["psnr_db"] is None or row["psnr_db"] >= row["min_psnr_db"] == 60 for row in told["parity"][8:])
 
 
 def test_verify_fails_where_a_graph_computes_something_else(call: Call, bundle_copy: Path) -> None:
@@ -143,7 +146,7 @@ def test_verify_fails_where_a_graph_computes_something_else(call: Call, bundle_c
     edit_manifest(bundle_copy, swap)
     code, out, err = call("verify", bundle_copy)
     assert code == 1
-    assert out.count("FAILED\n") == 4  # theta and warped, in two engines
+    assert out.count("FAILED\n") == 6  # theta, warped and the frames of a2b, in two engines
     assert err.count("\n") == 1
     assert err.startswith("jokr: error: stn-a2b (openvino, fp32): theta differs from PyTorch's by ")
     code, out, err = call("verify", bundle_copy, "--json", "--engine", "onnxruntime")
@@ -159,7 +162,8 @@ def test_export(call: Call, tiny_checkpoint: Path, bundle_copy: Path) -> None:
     code, out, err = call("export", tiny_checkpoint, "-o", bundle_copy, "--json", "--overwrite")
     told = json.loads(out)
     assert (code, err, told["bundle"]) == (0, "", str(bundle_copy))
-    assert len(told["parity"]) == 8
+    assert len(told["parity"]) == 10
+    assert told["quantisation"] is None
     assert call("verify", bundle_copy)[0] == 0
 
 
@@ -209,7 +213,7 @@ def test_bad_input_of_a_run(call: Call, tiny_bundle: Path, clip: Path, tmp_path:
 def one_line(err: str) -> str:
     """The error, after at most the line that names the engine."""
     *before, line = err.splitlines()
-    assert before in ([], ["direction a2b, engine openvino, precision fp32"])
+    assert before in ([], ["direction a2b, engine openvino, precision fp32, mode throughput"])
     assert line.startswith("jokr: error: ")
     return line
 
@@ -257,7 +261,7 @@ def test_an_engine_that_is_not_installed(tiny_bundle: Path, clip: Path, tmp_path
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "jokr: error: engine openvino is not installed: pip install 'jokr-rt[cpu]'\n"
     done = jokr(*args, "auto", prelude=prelude)
-    assert (done.returncode, done.stderr) == (0, "direction a2b, engine onnxruntime, precision fp32\n")
+    assert (done.returncode, done.stderr) == (0, "direction a2b, engine onnxruntime, precision fp32, mode throughput\n")
 
 
 def test_options_and_commands_that_cannot_be_parsed(call: Call) -> None:

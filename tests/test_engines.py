@@ -1,6 +1,7 @@
 """The engines compute what PyTorch does, and refuse what they cannot run, in one line."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import onnx
 import pytest
 
 from jokr_rt.bundle import Arrays, Bundle, open_bundle, stored_file
-from jokr_rt.engines import ENGINES, Engine, installed_engines, load_engine
+from jokr_rt.engines import ENGINES, Engine, StagedEngine, installed_engines, load_engine
 from jokr_rt.errors import BundleError, EngineError, EngineMissingError, UsageError
 from jokr_rt.training.checkpoint import load_checkpoint
 from jokr_rt.training.engine import TorchEngine
@@ -157,13 +158,23 @@ def fix_batch(path: Path) -> None:
     onnx.save(model, path)
 
 
+def refusal(name: str, bundle: Bundle, graph: str, kind: type[Exception]) -> str:
+    """What is said when the graph is first used: alone, or as one of a direction's."""
+    engine = load_engine(name, bundle)
+    assert isinstance(engine, StagedEngine)
+    with pytest.raises(kind) as alone:
+        engine.run(graph, inputs_of(graph, 1))
+    with pytest.raises(kind) as staged:
+        engine.stages("b2a" if graph == "stn-b2a" else "a2b", bundle.appearance("b"), "latency")
+    assert str(staged.value) == str(alone.value)
+    return str(alone.value)
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_swapped_graph_is_refused(bundle_copy: Path, name: str) -> None:
     stn = bundle_copy / "stn-a2b.onnx"
     bundle = tampered(bundle_copy, "generator.onnx", lambda path: shutil.copy(stn, path))
-    with pytest.raises(BundleError) as caught:
-        load_engine(name, bundle)
-    assert str(caught.value) == (
+    assert refusal(name, bundle, "generator", BundleError) == (
         f"{bundle_copy}/generator.onnx: inputs keypoints float32 (N, 10, 2) instead of the manifest's "
         "appearance float32 (N, 3, 32, 32), warped float32 (N, 10, 32, 32); export again"
     )
@@ -172,16 +183,14 @@ def test_a_swapped_graph_is_refused(bundle_copy: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_graph_of_another_shape_is_refused(bundle_copy: Path, name: str) -> None:
     bundle = tampered(bundle_copy, "extractor.onnx", fix_batch)
-    with pytest.raises(BundleError, match=r"frame uint8 \(1, 64, 64, 3\) instead of .* frame uint8 \(N, 64, 64, 3\)"):
-        load_engine(name, bundle)
+    message = refusal(name, bundle, "extractor", BundleError)
+    assert re.search(r"frame uint8 \(1, 64, 64, 3\) instead of .* frame uint8 \(N, 64, 64, 3\)", message)
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_graph_that_is_none_is_refused(bundle_copy: Path, name: str) -> None:
     bundle = tampered(bundle_copy, "stn-b2a.onnx", lambda path: path.write_bytes(b"not a graph"))
-    with pytest.raises(EngineError) as caught:
-        load_engine(name, bundle)
-    message = str(caught.value)
+    message = refusal(name, bundle, "stn-b2a", EngineError)
     assert message.startswith(f"{name}: {bundle_copy}/stn-b2a.onnx cannot be loaded: ")
     assert "\n" not in message
 
@@ -194,19 +203,17 @@ def test_a_graph_of_an_unknown_operator_is_refused(bundle_copy: Path, name: str)
         onnx.save(model, path)
 
     bundle = tampered(bundle_copy, "stn-a2b.onnx", rename)
-    with pytest.raises(EngineError) as caught:
-        load_engine(name, bundle)
-    assert "NoSuchOperator" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    message = refusal(name, bundle, "stn-a2b", EngineError)
+    assert "NoSuchOperator" in message
+    assert "\n" not in message
 
 
 def test_ctrl_c_survives_an_openvino_engine_dropped_by_another_thread(tiny_bundle: Path) -> None:
     """In a process of its own: without the one core for all engines, this is a segmentation fault."""
     code = """if True:
         import os, signal, sys, threading
-        from jokr_rt.bundle import open_bundle
-        from jokr_rt.engines import load_engine
-        engines = [load_engine("openvino", open_bundle(sys.argv[1]))]
+        from jokr_rt import Retargeter
+        engines = [Retargeter(sys.argv[1], engine="openvino")]
         thread = threading.Thread(target=engines.clear)
         thread.start()
         thread.join()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import export.bundle
+import export.checkpoint
 from export import export_bundle
 from jokr_rt.bundle import Bundle, open_bundle
 from jokr_rt.errors import CheckpointError, OutputError, ParityError
@@ -58,7 +59,7 @@ def test_stored_appearance_is_read_off_a_reference_frame(bundle: Bundle, tiny_ch
 def stored_graphs(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> dict[str, onnx.ModelProto]:
     """The graphs of `tiny_bundle`, given out instead of exported again: a test may damage one of them first."""
     graphs = {name: onnx.load(bundle.graph_path(name)) for name in GRAPHS}
-    monkeypatch.setattr(export.bundle, "export_graph", lambda name, stage, config: graphs[name])
+    monkeypatch.setattr(export.checkpoint, "export_graph", lambda name, stage, config: graphs[name])
     return graphs
 
 
@@ -81,7 +82,7 @@ def test_export_tells_its_progress(tiny_checkpoint: Path, tiny_bundle: Path, tmp
         *(f"exporting {name} in fp32" for name in GRAPHS),
         "choosing the looks of cat",
         "choosing the looks of fox",
-        "comparing with PyTorch",
+        "comparing fp32 with PyTorch",
     ]
     assert {(graph.precision, graph.opset) for graph in bundle.graphs} == {("fp32", 20)}
     first, second = content(tiny_bundle), content(tmp_path / "again.jokr")

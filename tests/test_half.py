@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import export.bundle
+import export.checkpoint
 from export import export_bundle
 from jokr_rt.bundle import Bundle, open_bundle
 from jokr_rt.cli import main
@@ -97,7 +97,7 @@ def test_a_bundle_holds_both_precisions_with_hashes_and_figures(half_bundle: Bun
         assert (graph.name, graph.precision, graph.opset) == (name, "fp16", 20)
         assert path.stat().st_size < half_bundle.graph_path(name).stat().st_size
     figures = {(figure.precision, figure.graph, figure.output): figure for figure in half_bundle.parity}
-    assert len(figures) == len(half_bundle.parity) == 2 * 8
+    assert len(figures) == len(half_bundle.parity) == 2 * 10
     for (precision, graph, output), figure in figures.items():
         assert figure.passed
         if precision == "fp16" and output != "image":  # it is not fp32 under another name
@@ -207,7 +207,7 @@ def test_the_gate_refuses_a_broken_graph_in_fp16(
         proto = next(given)
         return perturbed(proto, weight, value) if (name, turns[name]) == (graph, 2) else proto
 
-    monkeypatch.setattr(export.bundle, "export_graph", export_graph)
+    monkeypatch.setattr(export.checkpoint, "export_graph", export_graph)
     with pytest.raises(ParityError, match=rf"^{graph} \(onnxruntime, fp16\): \w+ differs from PyTorch's by"):
         export_bundle(half_checkpoint, tmp_path / "broken.jokr", precisions=["fp16"])
     assert list(tmp_path.iterdir()) == []
@@ -232,21 +232,21 @@ def test_fp16_is_measured_against_an_outputs_largest_value(half_bundle: Bundle) 
 
 
 def test_unknown_precisions_are_refused_before_anything_is_done(half_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown precision 'fp8'; choose from fp32, fp16"):
+    with pytest.raises(UsageError, match="unknown precision 'fp8'; choose from fp32, bf16, fp16, int8"):
         export_bundle(half_checkpoint, tmp_path / "x.jokr", precisions=["fp16", "fp8"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_engine_says_which_precisions_it_has(half_bundle: Bundle, bundle: Bundle) -> None:
     assert {name: kind.precisions for name, kind in KINDS.items()} == {
-        "openvino": ("fp32",),
+        "openvino": ("int8", "bf16", "fp32"),
         "onnxruntime": ("fp32", "fp16"),
         "tensorrt": ("fp16", "fp32"),
         "onnxruntime-cuda": ("fp16", "fp32"),
     }
     assert load_engine("openvino", half_bundle).precision == "fp32"
     assert load_engine("onnxruntime", half_bundle).precision == "fp32"  # what is fastest on a processor
-    with pytest.raises(UsageError, match="engine openvino runs fp32, not 'fp16'"):
+    with pytest.raises(UsageError, match="engine openvino runs int8, bf16 and fp32, not 'fp16'"):
         load_engine("openvino", half_bundle, "fp16")
     with pytest.raises(UsageError, match=r"tiny.jokr: has fp32, not fp16; `jokr export --precision fp16` adds it"):
         load_engine("onnxruntime", bundle, "fp16")
@@ -255,7 +255,7 @@ def test_an_engine_says_which_precisions_it_has(half_bundle: Bundle, bundle: Bun
 def test_verify_compares_every_precision_that_an_engine_runs(half_bundle: Bundle) -> None:
     figures = verify_bundle(half_bundle, "onnxruntime")
     require_parity(figures)
-    assert [figure.precision for figure in figures] == ["fp32"] * 8 + ["fp16"] * 8
+    assert [figure.precision for figure in figures] == ["fp32"] * 10 + ["fp16"] * 10
     assert {figure.precision for figure in verify_bundle(half_bundle, "openvino")} == {"fp32"}
 
 
@@ -293,11 +293,11 @@ def test_hashes_of_fp16_graphs_are_checked(half_copy: Path) -> None:
 
 def test_the_command_line_shows_and_verifies_both(exported: tuple[Path, dict[str, Any]]) -> None:
     out, told = exported
-    assert [figure["precision"] for figure in told["parity"]] == ["fp32"] * 8 + ["fp16"] * 8
+    assert [figure["precision"] for figure in told["parity"]] == ["fp32"] * 10 + ["fp16"] * 10
     assert json.loads(call("info", out, "--json"))["precisions"] == ["fp32", "fp16"]
     shown = call("info", out)
     assert "fp32, fp16" in shown
-    assert shown.split().count("fp16") == 1 + 4 + 8
+    assert shown.split().count("fp16") == 1 + 4 + 10
     rows = json.loads(call("verify", out, "--json"))["parity"]
     assert {(row["engine"], row["precision"]) for row in rows} == {
         ("openvino", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", "fp16"),
@@ -320,4 +320,5 @@ def test_run_and_evaluate_take_a_precision(exported: tuple[Path, dict[str, Any]]
     for command in (options[:5], ["evaluate", exported[0], "--data", "puppets"]):
         refused = CliRunner().invoke(main, [*map(str, command), "--engine", "openvino", "--precision", "fp16"])
         assert refused.exit_code == 2
-        assert refused.stderr == "jokr: error: engine openvino runs fp32, not 'fp16'; choose another --precision\n"
+        runs = "engine openvino runs int8, bf16 and fp32, not 'fp16'"
+        assert refused.stderr == f"jokr: error: {runs}; choose another --precision\n"

@@ -129,7 +129,7 @@ def test_a_retargeter_keeps_whole_frames_on_the_device(double: CudaDouble, bundl
     engine = OnnxRuntimeCudaEngine(bundle, "fp32")
     plain = Retargeter(bundle, "a2b", load_engine("onnxruntime", bundle))
     frames = [Frame(rgb, index, Fraction(1, 10)) for index, rgb in enumerate(creature_frames(4, TINY.size, seed=2))]
-    with Retargeter(bundle, "a2b", engine) as retargeter:
+    with Retargeter(bundle, "a2b", engine, "throughput") as retargeter:
         found = list(retargeter.retarget_all((frame, None) for frame in frames))
     engine.close()
     for frame, result in zip(frames, found, strict=True):

@@ -130,12 +130,12 @@ def test_unknown_directions(tiny_bundle: Path) -> None:
     assert find_direction("b2a", {"a": "clip", "b": "clip"}) == "b2a"
 
 
-def test_timings_name_each_graph(tiny_bundle: Path) -> None:
+def test_timings_name_each_stage(tiny_bundle: Path) -> None:
     retargeter = Retargeter(open_bundle(tiny_bundle), engine="onnxruntime")
     for frame in frames():
         retargeter(frame)
     timings = retargeter.timings.milliseconds()
-    assert list(timings) == ["extractor", "stn", "generator"]
+    assert list(timings) == ["extract", "draw", "frame"]
     assert all(0 < stage["p50"] <= stage["p95"] <= stage["p99"] for stage in timings.values())
 
 
@@ -158,3 +158,17 @@ def test_importing_the_package_and_asking_for_help_loads_nothing_heavy() -> None
         done = jokr(*args, prelude=prelude)
         assert done.returncode == 0
         assert done.stdout.splitlines()[-1] == "heavy"
+
+
+def test_a_run_loads_only_what_it_needs(tiny_bundle: Path, tmp_path: Path) -> None:
+    """No other engine, nothing of what measures or makes a model: what is loaded costs time before the first frame."""
+    prelude = (
+        "import atexit, sys\n"
+        "others = {'onnxruntime', 'torch', 'onnx', 'nncf', 'jinja2', 'matplotlib', 'sklearn', 'skimage', 'export',\n"
+        "          'jokr_rt.evaluation', 'jokr_rt.training', 'jokr_rt.bench'}\n"
+        "atexit.register(lambda: print('others', *sorted(others & set(sys.modules))))"
+    )
+    clip = clips.video(tmp_path / "in.mp4", 3)
+    done = jokr("run", tiny_bundle, clip, "-o", tmp_path / "out.mp4", "--engine", "openvino", prelude=prelude)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "others"

@@ -1,6 +1,7 @@
 """A deployment has neither PyTorch nor the export: the runtime works without, and says what is missing for the rest."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,13 @@ atexit.register(lambda: print("loaded", *sorted(set({BLOCKED}) & set(sys.modules
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_a_run_needs_neither(tiny_bundle: Path, tmp_path: Path, engine: str) -> None:
     source, output = clips.video(tmp_path / "in.mp4", 4), tmp_path / "out.mp4"
+    start = time.perf_counter()
     done = jokr("run", tiny_bundle, source, "-o", output, "--engine", engine, "--json", prelude=PRELUDE)
-    assert (done.returncode, done.stderr) == (0, f"direction a2b, engine {engine}, precision fp32\n")
+    seconds = time.perf_counter() - start
+    assert (done.returncode, done.stderr) == (0, f"direction a2b, engine {engine}, precision fp32, mode throughput\n")
     report, loaded = done.stdout.splitlines()
     assert json.loads(report)["frames"] == len(list(read_video(output))) == 4
+    assert 0 < json.loads(report)["first_frame_s"] < seconds + 0.02  # the system counts hundredths
     assert loaded == "loaded"
 
 

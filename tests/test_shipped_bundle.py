@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jokr_rt import open_bundle
+from export.truth import PuppetTruth
+from jokr_rt import Retargeter, open_bundle
 from jokr_rt.engines import load_engine
 from jokr_rt.evaluation.data import puppet_data
 from jokr_rt.evaluation.evaluate import evaluate
@@ -17,7 +18,9 @@ SIDES = ("a2b", "b2a")
 @pytest.fixture(scope="module")
 def found() -> Evaluation:
     bundle = open_bundle(SHIPPED)
-    return evaluate(bundle, load_engine("openvino", bundle), puppet_data(bundle.config.size), model_name="shipped")
+    return evaluate(
+        bundle, load_engine("openvino", bundle, "fp32"), puppet_data(bundle.config.size), model_name="shipped"
+    )
 
 
 def test_it_clears_all_bars_but_those_that_readme_names(found):
@@ -50,3 +53,15 @@ def test_smoothing_calms_keypoints_and_frames_for_less_than_a_fifth_of_a_decibel
 @pytest.mark.parametrize("side", SIDES)
 def test_a_walk_at_twice_the_frame_rate_beats_blended_frames(found, side):
     assert found.applications[side].interpolation.gain_db > 0
+
+
+def test_the_truth_that_int8_is_held_against_is_an_evaluations(found):
+    bundle = open_bundle(SHIPPED)
+    retargeters = {side: Retargeter(bundle, side, load_engine("openvino", bundle, "fp32")) for side in SIDES}
+
+    def draw(direction, frame):
+        retargeter = retargeters[direction]
+        return retargeter.draw(retargeter.extract(frame)[0])
+
+    for side, psnr_db in PuppetTruth(bundle).psnr_db(draw).items():
+        assert psnr_db == pytest.approx(found.directions[side].retargeting.psnr_db, abs=1e-3)

@@ -128,7 +128,7 @@ def test_the_report(retargeter: Retargeter, tmp_path: Path) -> None:
     report = retarget_stream(retargeter, clips.video(tmp_path / "in.mp4", 12), tmp_path / "out.mp4")
     assert report.frames == 12
     assert report.fps == pytest.approx(12 / report.seconds)
-    assert list(report.stages) == ["read", "extractor", "stn", "generator", "write"]
+    assert list(report.stages) == ["read", "extract", "draw", "frame", "write"]
     assert all(0 < stage["p50"] <= stage["p95"] <= stage["p99"] for stage in report.stages.values())
     again = retarget_stream(retargeter, tmp_path / "in.mp4", tmp_path / "again.mp4")
     assert again.stages != report.stages  # of the second run alone

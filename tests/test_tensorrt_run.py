@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from jokr_rt import Frame, Retargeter, read_video
 from jokr_rt.bundle import Arrays, open_bundle
-from jokr_rt.engines import IN_FLIGHT, DeviceEngine, Engine, Monitor, engine_module, load_engine
+from jokr_rt.engines import IN_FLIGHT, MODES, DeviceEngine, Engine, Monitor, engine_module, load_engine
 from jokr_rt.engines.tensorrt_cache import BuildOptions
 from jokr_rt.errors import EngineError, InputError, JokrError
 from jokr_rt.keypoints import OneEuroFilter
@@ -86,14 +86,14 @@ def test_frames_are_what_onnxruntime_draws(
     wanted = expected(reference, built_bundle, FRAMES, direction)
     for seed in range(6):
         gpu.random.seed(seed)
-        retargeter = Retargeter(bundle, direction, engine)
+        retargeter = Retargeter(bundle, direction, engine, MODES[seed % 2])
         assert_same([result.image.rgb for result in retargeter.retarget_all((frame, None) for frame in FRAMES)], wanted)
         assert_same([retargeter(frame).rgb for frame in FRAMES[:2]], wanted[:2])
         retargeter.close()
 
 
 def test_all_that_is_known_of_a_frame(engine: DeviceEngine, reference: Engine, built_bundle: Path) -> None:
-    ours, theirs = (Retargeter(open_bundle(built_bundle), engine=each) for each in (engine, reference))
+    ours, theirs = (Retargeter(open_bundle(built_bundle), "a2b", each, "throughput") for each in (engine, reference))
     mask = np.zeros((TINY.size, TINY.size), bool)
     mask[:, 20:] = True
     pairs = [(frame, mask) for frame in FRAMES[:3]]
@@ -237,7 +237,7 @@ def test_what_does_not_fit_a_queue(engine: DeviceEngine, built_bundle: Path) -> 
 def stream_until(engine: DeviceEngine, root: Path, pairs: Iterator[tuple[Frame, None]]) -> tuple[list, Exception]:  # type: ignore[type-arg]
     """The images that came out, and the error that ended it."""
     found: list[NDArray[np.uint8]] = []
-    results = Retargeter(open_bundle(root), engine=engine).retarget_all(pairs)
+    results = Retargeter(open_bundle(root), engine=engine, mode="throughput").retarget_all(pairs)
     with pytest.raises(JokrError) as caught:
         found.extend(result.image.rgb for result in results)
     return found, caught.value
@@ -367,7 +367,7 @@ def test_a_queue_frees_what_it_holds(
     engine: DeviceEngine, built_bundle: Path, gpu: CudaDouble, tensorrt_double: Double
 ) -> None:
     before = gpu.alive()
-    retargeter = Retargeter(open_bundle(built_bundle), engine=engine)
+    retargeter = Retargeter(open_bundle(built_bundle), engine=engine, mode="throughput")
     stream = retargeter.retarget_all((frame, None) for frame in FRAMES)
     next(stream)
     assert len(gpu.alive()) > len(before)
@@ -404,7 +404,7 @@ def test_an_engine_that_is_dropped_is_closed(built_bundle: Path, gpu: CudaDouble
 def test_a_whole_video(engine: DeviceEngine, reference: Engine, built_bundle: Path, tmp_path: Path) -> None:
     source = clips.video(tmp_path / "in.mp4", 12)
     bundle = open_bundle(built_bundle)
-    report = retarget_stream(Retargeter(bundle, engine=engine), source, tmp_path / "ours.mkv")
+    report = retarget_stream(Retargeter(bundle, engine=engine, mode="throughput"), source, tmp_path / "ours.mkv")
     retarget_stream(Retargeter(bundle, engine=reference), source, tmp_path / "theirs.mkv")
     ours, theirs = ([frame.rgb for frame in read_video(tmp_path / name)] for name in ("ours.mkv", "theirs.mkv"))
     assert_same(ours, theirs)
@@ -437,8 +437,9 @@ def test_ctrl_c_loses_nothing_that_was_begun(
             signal.raise_signal(signal.SIGINT)
 
     bundle = open_bundle(built_bundle)
+    stream = Retargeter(bundle, engine=engine, mode="throughput")
     with pytest.raises(KeyboardInterrupt) as caught:
-        retarget_stream(Retargeter(bundle, engine=engine), source, output, progress=progress, crf=0)
+        retarget_stream(stream, source, output, progress=progress, crf=0)
     part = tmp_path / "out.mkv.part"
     assert str(caught.value) == f"the first 6 frames are kept in {part}"  # the sixth was on the device
     retarget_stream(Retargeter(bundle, engine=reference), source, tmp_path / "whole.mkv", crf=0)

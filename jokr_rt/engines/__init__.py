@@ -2,7 +2,8 @@
 
 import importlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Protocol, runtime_checkable
@@ -10,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from jokr_rt.bundle import Arrays, Bundle
+from jokr_rt.bundle import HINTS, Arrays, Bundle
 from jokr_rt.engines.onnxruntime_tensorrt import explanation
 from jokr_rt.errors import EngineError, EngineMissingError, UsageError
 
@@ -23,12 +24,21 @@ class Kind:
     extra: str
     precisions: tuple[str, ...]
     builds: bool = False
-    """Whether it compiles the graphs for the GPU it finds, and tells a `Monitor` of it."""
+    """Whether it compiles the graphs for the machine it finds, and tells a `Monitor` of it."""
+    asks_cpu: bool = False
+    """Whether some processors lack one of the precisions; its module's function `lacks` then says so."""
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    """Why it has not a precision that one might look for."""
 
+
+_NO_INT8 = (
+    "its kernels are fast only where the convolutions' outputs are quantised too, which costs too much quality "
+    "(32 dB); use openvino, or fp32"
+)
 
 KINDS = {
-    "openvino": Kind("openvino", "cpu", ("fp32",)),
-    "onnxruntime": Kind("onnxruntime", "cpu", ("fp32", "fp16")),
+    "openvino": Kind("openvino", "cpu", ("int8", "bf16", "fp32"), builds=True, asks_cpu=True),
+    "onnxruntime": Kind("onnxruntime", "cpu", ("fp32", "fp16"), refuses={"int8": _NO_INT8}),
     "tensorrt": Kind("tensorrt", "tensorrt", ("fp16", "fp32"), builds=True),
     "onnxruntime-cuda": Kind("onnxruntime", "gpu", ("fp16", "fp32")),
 }
@@ -36,6 +46,9 @@ KINDS = {
 
 ENGINES = ("openvino", "onnxruntime")
 """Those that need no GPU, the one that "auto" prefers first."""
+
+MODES = ("latency", "throughput")
+"""latency: one frame at a time, with all cores on it. throughput: several at once, in order: more of them a second."""
 
 
 class Engine(Protocol):
@@ -48,7 +61,7 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """What it computes in: "fp32" or "fp16"."""
+        """What it computes in, such as "fp32" or "int8"; where some layers are left in another one, most of it."""
         ...
 
     def run(self, graph: str, inputs: Arrays) -> Arrays:
@@ -59,18 +72,52 @@ class Engine(Protocol):
         ...
 
 
-IN_FLIGHT = 2
-"""Frames that a `FrameQueue` holds: while one is computed, the next is copied in, or the last one out."""
+class Stages(Protocol):
+    """The graphs of one direction, as the two calls that a frame on the processor takes.
+
+    workers: how many threads may call at a time.
+    """
+
+    workers: int
+
+    def extract(self, frame: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Keypoints (1, K, 2) and confidence (1, K) in a frame (1, size, size, 3), which is only read.
+
+        The results are the caller's to keep. Raises EngineError.
+        """
+        ...
+
+    def draw(self, keypoints: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The target's image (1, size, size, 3) in the pose of keypoints (1, K, 2). As `extract` otherwise."""
+        ...
+
+
+@runtime_checkable
+class StagedEngine(Engine, Protocol):
+    """An engine that has a faster way through a direction's graphs than `run`, one by one."""
+
+    def stages(self, direction: str, appearance: NDArray[np.float32], mode: str) -> Stages:
+        """For "a2b" or "b2a", the target's appearance (1, 3, size/2, size/2) and one of `MODES`.
+
+        Compiles them, so that what cannot run is said here. Raises BundleError, EngineError.
+        """
+        ...
 
 
 class FrameQueue(Protocol):
-    """Whole frames of one direction, on a device from end to end: first in, first out. See `DeviceEngine.frames`."""
+    """Whole frames of one direction: first in, first out. Made by `jokr_rt.engines.stages.StageFrames`, or by a
+    `DeviceEngine`.
+
+    depth: how many it holds: while one is computed, another one is, too, or is copied.
+    """
+
+    depth: int
 
     def enqueue(self, frame: NDArray[np.uint8]) -> None:
-        """Start on frames (N, size, size, 3) uint8, which are the caller's again when this returns.
+        """Start on frames (N, size, size, 3) uint8, which must not change before they are collected.
 
-        N is 1 to the engine's largest batch; a change of it costs a new capture. Raises EngineError, also where
-        `IN_FLIGHT` of them wait to be collected.
+        N is 1 to the engine's largest batch; on a device a change of it costs a new capture. Raises EngineError, also
+        where `depth` of them wait to be collected.
         """
         ...
 
@@ -80,8 +127,12 @@ class FrameQueue(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what it holds on the device; what was not collected is lost. May be called twice."""
+        """Free what it holds; what was not collected is lost. May be called twice."""
         ...
+
+
+IN_FLIGHT = 2
+"""`FrameQueue.depth` on a device: while one frame is computed, the next is copied in, or the last one out."""
 
 
 @runtime_checkable
@@ -124,12 +175,13 @@ def _is_installed(package: str) -> bool:
 
 
 def load_engine(name: str, bundle: Bundle, precision: str | None = None, monitor: Monitor | None = None) -> Engine:
-    """Load every graph of a bundle into the engine called `name`; "auto" takes the first installed of `ENGINES`.
+    """Load a bundle into the engine called `name`; "auto" takes the first installed of `ENGINES`.
 
-    precision: of the graphs; None leaves it to the engine, which takes the fastest that the bundle has. monitor: told
-    of engines that build. The result's `name` and `precision` say which they are. Raises UsageError for an unknown
-    name, and a precision that the engine or the bundle has not; EngineMissingError for an engine that is not installed,
-    BundleError where a graph is not what the manifest says, EngineError where it cannot be loaded.
+    precision: of the graphs; None leaves it to the engine, which takes the fastest that the bundle has and this machine
+    runs. monitor: told of what takes long, and what a user should know. The result's `name` and `precision` say which
+    they are. Raises UsageError for an unknown name, and a precision that the engine, the bundle or this machine has
+    not; EngineMissingError for an engine that is not installed, BundleError where a graph is not what the manifest
+    says, EngineError where it cannot be loaded. (On the processor a graph is loaded when it is first used.)
     """
     if name == "auto":
         installed = installed_engines()
@@ -142,9 +194,11 @@ def load_engine(name: str, bundle: Bundle, precision: str | None = None, monitor
         raise UsageError(f"engine {name}: {explanation()}")
     if name not in KINDS:
         raise UsageError(f"unknown engine {name!r}; choose auto, {', '.join(KINDS)}, or torch for a checkpoint")
-    precision = choose_precision(name, bundle, precision)
+    choose_precision(name, bundle, precision)  # what cannot be meant is said before a library is loaded
+    module = engine_module(name)
+    precision = choose_precision(name, bundle, precision, module.lacks if KINDS[name].asks_cpu else _nothing)
     more = (monitor or Monitor(),) if KINDS[name].builds else ()
-    engine: Engine = engine_module(name).load(bundle, precision, *more)
+    engine: Engine = module.load(bundle, precision, *more)
     return engine
 
 
@@ -158,16 +212,28 @@ def engine_module(name: str) -> ModuleType:
         raise EngineError(f"engine {name} is installed, but cannot be imported: {error}; install it again") from error
 
 
-def choose_precision(name: str, bundle: Bundle, wanted: str | None) -> str:
-    """`wanted`, or the precision that the engine called `name` prefers of those the bundle has. Raises UsageError."""
+def _nothing(precision: str) -> str:
+    return ""
+
+
+def choose_precision(name: str, bundle: Bundle, wanted: str | None, lacks: Callable[[str], str] = _nothing) -> str:
+    """`wanted`, or the precision that the engine called `name` prefers of those the bundle has and the machine runs.
+
+    lacks: why this machine does not run a precision, "" where it does. Raises UsageError.
+    """
     runs = KINDS[name].precisions
-    if wanted is None:
-        return next(precision for precision in runs if precision in bundle.precisions)  # fp32 is always there
+    if wanted is None:  # fp32 is always there
+        return next(precision for precision in runs if precision in bundle.precisions and not lacks(precision))
+    if wanted in KINDS[name].refuses:
+        raise UsageError(f"engine {name} has no {wanted}: {KINDS[name].refuses[wanted]}")
     if wanted not in runs:
-        raise UsageError(f"engine {name} runs {' and '.join(runs)}, not {wanted!r}; choose another --precision")
-    if wanted not in bundle.precisions:
+        listed = " and ".join([", ".join(runs[:-1]), runs[-1]])
+        raise UsageError(f"engine {name} runs {listed}, not {wanted!r}; choose another --precision")
+    if HINTS.get(wanted, wanted) not in bundle.precisions:
         has = ", ".join(bundle.precisions)
         raise UsageError(f"{bundle.root}: has {has}, not {wanted}; `jokr export --precision {wanted}` adds it")
+    if reason := lacks(wanted):
+        raise UsageError(f"engine {name} cannot run {wanted}: {reason}; choose another --precision")
     return wanted
 
 

@@ -95,6 +95,8 @@ def bytes_per_frame(spec: TensorSpec) -> int:
 class DeviceFrames:
     """See `jokr_rt.engines.FrameQueue`. It closes the chain it was given."""
 
+    depth = IN_FLIGHT
+
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
         self._copying_in, self._copying_out = chain.device.stream(), chain.device.stream()

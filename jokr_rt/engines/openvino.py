@@ -1,96 +1,185 @@
-"""OpenVINO on the CPU, held to float32: left alone it computes in bfloat16 where the processor can."""
+"""OpenVINO on the CPU. It is told the precision: left alone it computes in bfloat16 where the processor can."""
 
-from functools import cache
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
 
+import numpy as np
 import openvino as ov
-from openvino import opset13 as ops
-from openvino.frontend import NodeContext
-from openvino.frontend.onnx import ConversionExtension
-from openvino.properties import hint
+from numpy.typing import NDArray
+from openvino.properties import device, hint
 
-from jokr_rt.bundle import Arrays, Bundle
-from jokr_rt.engines.contract import Port, check_graph, check_inputs, failure
+from jokr_rt.bundle import BF16, FP32, INT8, Arrays, Bundle
+from jokr_rt.engines import Monitor, Stages
+from jokr_rt.engines.contract import check_inputs, failure
+from jokr_rt.engines.openvino_cache import compile_part
+from jokr_rt.engines.openvino_graphs import NAME, core, direction_parts, whole_graph
+from jokr_rt.errors import EngineError
 
-_EXACT = {
-    hint.inference_precision: ov.Type.f32,
-    hint.execution_mode: hint.ExecutionMode.ACCURACY,
-    hint.performance_mode: hint.PerformanceMode.LATENCY,
+_PERFORMANCE_MODES = {
+    "latency": hint.PerformanceMode.LATENCY,
+    "throughput": hint.PerformanceMode.THROUGHPUT,
 }
+_HEAVY_LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
+
+
+def lacks(precision: str) -> str:
+    """Why this processor does not run a precision; "" where it does."""
+    if precision == BF16 and not _has_bf16():
+        return "this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX)"
+    return ""
 
 
 class OpenVinoEngine:
-    """See `jokr_rt.engines.Engine`."""
+    """See `jokr_rt.engines.StagedEngine`. A graph is compiled when it is first run.
 
-    name = "openvino"
+    precision: read off what was compiled, once something was; a difference from what was asked for is an EngineError.
+    """
 
-    def __init__(self, bundle: Bundle, precision: str) -> None:
+    name = NAME
+
+    def __init__(self, bundle: Bundle, precision: str, monitor: Monitor) -> None:
         self.precision = precision
+        # Asked here, for OpenVINO gives a signal stack to the thread that loads its plugin: not to one of a pool.
+        self._low = ov.Type.bf16 if _has_bf16() else ov.Type.f32
+        self._bundle = bundle
+        self._monitor = monitor
         self._signatures = bundle.signatures
-        self._requests = {name: _request(bundle, name, precision) for name in self._signatures}
+        self._requests: dict[str, list[ov.InferRequest]] = {}
 
     def run(self, graph: str, inputs: Arrays) -> Arrays:
         signature = self._signatures[graph]
         check_inputs(graph, signature, inputs)
+        requests = self._requests.get(graph) or self._compile_graph(graph)
+        known = dict(inputs)
         try:
-            results = self._requests[graph].infer(inputs)  # copies: they outlive the next call
+            for request in requests:
+                results = request.infer({port.any_name: known[port.any_name] for port in request.model_inputs})
+                known |= {port.any_name: results[port] for port in request.model_outputs}  # copies
         except Exception as error:  # what its C++ side throws arrives as several kinds
             raise failure(self.name, f"graph {graph} failed", error) from error
-        return {spec.name: results[spec.name] for spec in signature.outputs}
+        return {spec.name: known[spec.name] for spec in signature.outputs}
+
+    def stages(self, direction: str, appearance: NDArray[np.float32], mode: str) -> Stages:
+        parts = direction_parts(self._bundle, direction, appearance, self.precision)
+        options = [self._options(part.precise, mode) for part in parts]
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                compiled = list(pool.map(compile_part, parts, options, [self._monitor] * len(parts)))
+        except EngineError:
+            raise
+        except RuntimeError as error:
+            raise failure(self.name, f"{self._bundle.root} cannot be compiled", error) from error
+        self._check_precision(direction, compiled)
+        return OpenVinoStages(compiled)
+
+    def _compile_graph(self, graph: str) -> list[ov.InferRequest]:
+        compiled = []
+        for model, precise in whole_graph(self._bundle, graph, self.precision):
+            options = self._options(precise, "latency")
+            try:
+                compiled.append(core().compile_model(model, "CPU", options))
+            except RuntimeError as error:
+                path = self._bundle.graph_path(graph, self.precision)
+                raise failure(self.name, f"{path} cannot be compiled", error) from error
+        is_quantised = self._bundle.graph(graph, self.precision).sha256 != self._bundle.graph(graph).sha256
+        if self.precision != INT8 or is_quantised:
+            self._check_precision(graph, compiled)
+        self._requests[graph] = [model.create_infer_request() for model in compiled]
+        return self._requests[graph]
+
+    def _options(self, precise: bool, mode: str) -> dict[str, Any]:
+        """precise: in float32 whatever was asked for."""
+        # Not bound to cores: decoder and encoder take turns with it there, and a thread whose core is taken would hold
+        # up those that wait for it, spinning.
+        options = {hint.performance_mode: _PERFORMANCE_MODES[mode], hint.enable_cpu_pinning: False}
+        if precise or self.precision == FP32:
+            return options | {hint.inference_precision: ov.Type.f32, hint.execution_mode: hint.ExecutionMode.ACCURACY}
+        return options | {hint.inference_precision: self._low}  # also of what a quantised graph leaves in floats
+
+    def _check_precision(self, what: str, compiled: Iterable[ov.CompiledModel]) -> None:
+        found = lowest_precision(compiled)
+        if found != self.precision:
+            asked = self.precision
+            raise EngineError(f"{self.name}: {what} was to run in {asked}, and OpenVINO compiled it to {found}")
 
 
 load = OpenVinoEngine
 
 
-@cache
-def _core() -> ov.Core:
-    """One for the whole process. With its last core OpenVINO frees the signal stack that it gave to the thread it was
-    loaded in; where another thread drops that core, the next Ctrl-C ends in a segmentation fault."""
-    core = ov.Core()
-    core.add_extension(ConversionExtension("AffineGridSample", "jokr", _affine_grid_sample))
-    return core
+class OpenVinoStages:
+    """See `jokr_rt.engines.Stages`. As many workers as OpenVINO has streams."""
+
+    def __init__(self, compiled: list[ov.CompiledModel]) -> None:
+        self.workers = int(min(model.get_property("NUM_STREAMS") for model in compiled))
+        self._free: SimpleQueue[_Worker] = SimpleQueue()
+        for _ in range(self.workers):
+            self._free.put(_Worker(compiled))
+
+    def extract(self, frame: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        worker = self._free.get()
+        try:
+            return worker.extract(frame)
+        except Exception as error:  # what its C++ side throws arrives as several kinds
+            raise failure(NAME, "finding keypoints failed", error) from error
+        finally:
+            self._free.put(worker)
+
+    def draw(self, keypoints: NDArray[np.float32]) -> NDArray[np.uint8]:
+        worker = self._free.get()
+        try:
+            return worker.draw(keypoints)
+        except Exception as error:
+            raise failure(NAME, "drawing failed", error) from error
+        finally:
+            self._free.put(worker)
 
 
-def _request(bundle: Bundle, name: str, precision: str) -> ov.InferRequest:
-    path = bundle.graph_path(name, precision)
-    try:
-        model = _core().read_model(path)
-        inputs, outputs = ([_port(port) for port in ports] for ports in (model.inputs, model.outputs))
-        check_graph(path, bundle.signatures[name], inputs, outputs)
-        return _core().compile_model(model, "CPU", _EXACT).create_infer_request()
-    except RuntimeError as error:
-        raise failure(OpenVinoEngine.name, f"{path} cannot be loaded", error) from error
+class _Worker:
+    """Requests of one frame at a time: what one writes, the next one reads in place."""
+
+    def __init__(self, compiled: list[ov.CompiledModel]) -> None:
+        self._extract, self._locate, self._place, self._paint = (model.create_infer_request() for model in compiled)
+        self._place.set_tensor("features", self._locate.get_tensor("features"))
+        self._paint.set_tensor("warped", self._place.get_tensor("warped"))
+        self._image_shape = tuple(self._paint.get_tensor("image").shape)
+
+    def extract(self, frame: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        self._extract.set_tensor("frame", _shared(frame))
+        self._extract.infer(share_outputs=True)
+        keypoints, confidence = (self._extract.get_tensor(name).data.copy() for name in ("keypoints", "confidence"))
+        return keypoints, confidence
+
+    def draw(self, keypoints: NDArray[np.float32]) -> NDArray[np.uint8]:
+        for request in (self._locate, self._place):
+            request.set_tensor("keypoints", _shared(keypoints))
+        image = np.empty(self._image_shape, np.uint8)
+        self._paint.set_tensor("image", _shared(image))
+        for request in (self._locate, self._place, self._paint):
+            request.infer(share_outputs=True)
+        return image
 
 
-def _port(port: ov.Output) -> Port:
-    shape = tuple("N" if side.is_dynamic else side.get_length() for side in port.partial_shape)
-    return port.any_name, shape, str(port.element_type.to_dtype())
+def _shared(array: NDArray[Any]) -> ov.Tensor:
+    """The array itself as a tensor, which does not keep it alive; where it is read-only or not contiguous, which
+    OpenVINO does not take, a copy."""
+    is_taken = array.flags.c_contiguous and array.flags.writeable
+    return ov.Tensor(array, shared_memory=True) if is_taken else ov.Tensor(np.ascontiguousarray(array))
 
 
-def _affine_grid_sample(node: NodeContext) -> list[ov.Output]:
-    """The operator's ONNX function body, which OpenVINO's reader does not inline, in its own operators.
-
-    heatmaps (N, C, H, W), theta (N, 2, 3) -> heatmaps sampled at theta @ (p, 1) for every output cell's p in [-1, 1].
-    """
-    heatmaps, theta = node.get_input(0), node.get_input(1)
-    aligned = node.get_attribute("align_corners", 0)
-    along_x, along_y, shift = ops.split(theta, ops.constant(2), 3).outputs()  # each (N, 2, 1)
-    by_column = ops.unsqueeze(ops.multiply(along_x, _cell_centres(heatmaps, 3, aligned)), ops.constant([2]))
-    by_row = ops.unsqueeze(
-        ops.add(ops.multiply(along_y, _cell_centres(heatmaps, 2, aligned)), shift), ops.constant([3])
-    )
-    grid = ops.transpose(ops.add(by_column, by_row), ops.constant([0, 2, 3, 1]))  # (N, H, W, 2)
-    options = {"align_corners": bool(aligned), "mode": "bilinear", "padding_mode": "zeros"}
-    return [ops.grid_sample(heatmaps, grid, options).output(0)]
+def lowest_precision(compiled: Iterable[ov.CompiledModel]) -> str:
+    """What the layers that do the work were compiled to, the fastest kind of them."""
+    kinds = set()
+    for model in compiled:
+        for node in model.get_runtime_model().get_ops():
+            facts = node.get_rt_info()
+            if facts["layerType"].value in _HEAVY_LAYERS:
+                kinds.add(facts["runtimePrecision"].value)
+    if kinds & {"i8", "u8"}:
+        return INT8
+    return next((name for kind, name in (("bf16", BF16), ("f16", "fp16")) if kind in kinds), FP32)
 
 
-def _cell_centres(heatmaps: ov.Output, axis: int, aligned: int) -> ov.Node:
-    """Coordinates in [-1, 1] of the cells along one axis: (2 i + 1 - aligned) / (size - aligned) - 1."""
-    size = ops.convert(ops.gather(ops.shape_of(heatmaps), ops.constant(axis), ops.constant(0)), "f32")
-    cells = ops.range(_f32(0), size, _f32(1), "f32")
-    doubled = ops.add(ops.multiply(cells, _f32(2)), _f32(1 - aligned))
-    return ops.subtract(ops.divide(doubled, ops.subtract(size, _f32(aligned))), _f32(1))
-
-
-def _f32(value: float) -> ov.Node:
-    # Arithmetic with Python's numbers would make constants of 64 bits.
-    return ops.constant(value, ov.Type.f32)
+def _has_bf16() -> bool:
+    return device.Capability.BF16 in core().get_property("CPU", device.capabilities)

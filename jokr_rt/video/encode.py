@@ -26,6 +26,7 @@ _CONTAINER_OPTIONS = {"mp4": _MP4, "mov": _MP4, "matroska": _MATROSKA, "webm": _
 
 _DEFAULT_CODECS = {"webm": "libvpx-vp9"}
 _CODEC_OPTIONS = {
+    "libx264": {"preset": "faster"},  # half the time of its default, for files as large and 0.2 dB less
     "libx265": {"x265-params": "log-level=none"},  # it would write to stderr by itself
     "libvpx-vp9": {"cpu-used": "4", "row-mt": "1"},  # a fraction of the time of its default, nearly as good
 }
@@ -98,8 +99,10 @@ class PictureEncoder:
     def encode(self, rgb: NDArray[np.uint8], pts: int) -> Iterator[Packet]:
         """Packets that are ready after this picture, (H, W, 3) uint8. An odd side gains a copy of its last line."""
         height, width, _ = rgb.shape
+        if height % 2 or width % 2:
+            rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
         picture = self._reformatter.reformat(
-            VideoFrame.from_ndarray(np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), "edge"), "rgb24"),
+            VideoFrame.from_numpy_buffer(np.ascontiguousarray(rgb), "rgb24"),
             format="yuv420p",
             dst_colorspace=self._matrix,
             dst_color_range=ColorRange.MPEG,

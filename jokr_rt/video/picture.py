@@ -78,10 +78,10 @@ class Canvas:
             interpolation=SCALING,
             threads=1,
         )
-        pixels = np.rot90(stored.to_ndarray(), turns)
+        pixels = np.rot90(stored.to_ndarray() if stored is picture else _pixels(stored), turns)
         if mirrored:
             pixels = pixels[:, ::-1]
-        if not self._size:
+        if not self._size or pixels.shape[:2] == (self._size, self._size):
             return np.ascontiguousarray(pixels, np.uint8)
         canvas = np.zeros((self._size, self._size, *pixels.shape[2:]), np.uint8)
         canvas[y : y + height, x : x + width] = pixels
@@ -99,6 +99,18 @@ def letterbox(frame: Frame, size: int) -> Frame:
 def has_alpha_format(picture: VideoFrame) -> bool:
     """Whether the pixel format can be transparent. (The entries of a palette can.)"""
     return picture.format.has_palette or any(component.is_alpha for component in picture.format.components)
+
+
+def _pixels(picture: VideoFrame) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, C): the picture's own memory, which lives as long as the array does; lines may have a margin.
+
+    Of a picture with one plane, that nobody else writes to (as a decoder does to the ones it still refers to).
+    """
+    (plane,) = picture.planes
+    channels = len(picture.format.components)
+    strides = (plane.line_size, channels, 1)
+    pixels = np.ndarray((picture.height, picture.width, channels), np.uint8, memoryview(plane), strides=strides)
+    return pixels if channels > 1 else pixels[..., 0]
 
 
 def _orientation(picture: VideoFrame) -> tuple[int, bool]:
