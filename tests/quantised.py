@@ -15,6 +15,7 @@ from export.quantise import quantised
 from jokr_rt import Frame, Retargeter, open_bundle
 from jokr_rt.bundle import Arrays, Bundle, stored_file
 from jokr_rt.engines import Engine, load_engine
+from jokr_rt.engines.openvino_graphs import core
 from jokr_rt.retarget import Retargeted
 from jokr_rt.video import write_png
 from tests.tiny import TINY, creature_frames
@@ -57,9 +58,8 @@ def assert_near(found: list[Retargeted], expected: list[Retargeted], floats: flo
 
 def compile_graph(graph: onnx.ModelProto | Path) -> ov.CompiledModel:
     """For OpenVINO on the processor, what is not in 8 bits in float32."""
-    core = ov.Core()
-    model = core.read_model(graph if isinstance(graph, Path) else graph.SerializeToString())
-    return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = core().read_model(graph if isinstance(graph, Path) else graph.SerializeToString())
+    return core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def layer_precisions(compiled: ov.CompiledModel, kind: str) -> Counter[str]:

@@ -20,6 +20,7 @@ from openvino import opset13 as ops
 from openvino.properties import hint
 
 from jokr_rt.bench.child import Found
+from jokr_rt.engines.openvino_graphs import core
 
 SHAPES = {
     "convolution 3 x 3, 256 channels, 32 x 32": (256, 32, 3),
@@ -42,11 +43,10 @@ class Peaks:
     """
 
     def __init__(self) -> None:
-        core = ov.Core()
         self._layers: dict[tuple[str, str], Callable[[], Any]] = {}
         for name, precision in product(SHAPES, _HINTS):
             with suppress(RuntimeError):  # a processor without such arithmetic
-                run, ran = compile_layers(core, *SHAPES[name], precision)
+                run, ran = compile_layers(*SHAPES[name], precision)
                 if ran == precision:
                     self._layers[name, precision] = run
         self.precisions = list(dict.fromkeys(precision for _, precision in self._layers))
@@ -78,13 +78,11 @@ def _seconds(run: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def compile_layers(
-    core: ov.Core, channels: int, side: int, kernel: int, precision: str
-) -> tuple[Callable[[], Any], str]:
+def compile_layers(channels: int, side: int, kernel: int, precision: str) -> tuple[Callable[[], Any], str]:
     """What runs the layers once, and the precision that they run in."""
     model = _model(channels, side, kernel, is_quantised=precision == "int8")
     options = {hint.inference_precision: _HINTS[precision], hint.performance_mode: hint.PerformanceMode.LATENCY}
-    compiled = core.compile_model(model, "CPU", options)
+    compiled = core().compile_model(model, "CPU", options)
     request = compiled.create_infer_request()
     request.set_input_tensor(ov.Tensor(_numbers((1, channels, side, side))))
     return request.infer, _precision_of(compiled)

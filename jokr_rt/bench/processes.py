@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -70,13 +71,15 @@ class Process:
             self.requests.close()
 
     def close(self) -> None:
-        """End it, by force if it takes long. May be called twice."""
+        """End it, by force if it takes long, and what it has started."""
         self.let_go()
         try:
             self._process.wait(_SECONDS_TO_END)
         except subprocess.TimeoutExpired:
             self.kill()
             self.wait()
+        with suppress(ProcessLookupError):  # there is nothing left
+            os.killpg(self.pid, signal.SIGKILL)
         self.answers.close()
         self._words.close()
 

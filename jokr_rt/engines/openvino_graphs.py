@@ -34,10 +34,11 @@ class Part:
 
 
 @cache
-def core() -> ov.Core:
-    """One for the whole process. With its last core OpenVINO frees the signal stack that it gave to the thread it was
-    loaded in; where another thread drops that core, the next Ctrl-C ends in a segmentation fault."""
-    made = ov.Core()
+def core() -> ov.Core:  # noqa: TID251
+    """The only one of the process, never dropped. A core gives the thread that it is loaded in a signal stack, and
+    puts the one of before back when it is dropped: of two, dropped in another order or by another thread, that one is
+    freed already, and the next Ctrl-C ends in a segmentation fault."""
+    made = ov.Core()  # noqa: TID251
     made.add_extension(ConversionExtension("AffineGridSample", "jokr", _affine_grid_sample))
     return made
 
