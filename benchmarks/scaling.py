@@ -65,7 +65,9 @@ def measure(out: Path, config: ModelConfig, axis: str, value: float, settings: S
     with Processes() as processes:
         bundle = _bundle(out, config, settings["precision"], processes)
         if axis != "length":
-            return processes.once(point, bundle=str(bundle), axis=axis, value=value, **settings)
+            arguments = {"bundle": str(bundle), "axis": axis, "value": value} | settings
+            processes.once(point, **arguments | {"repeats": 1})  # what an engine compiles, it keeps: not measured
+            return processes.once(point, **arguments)
         with TemporaryDirectory(dir=out) as folder:
             clip = Path(folder, "walk.mp4")
             write_video(clip, BROWN, Motion.walk(int(value), TEST.seed, TEST.gait), FILM_SIDE)

@@ -291,7 +291,7 @@ PAUSED = """if True:
         if len(read) == 20:
             time.sleep(0.5)  # what was begun is done by then
             before = time.process_time()
-            time.sleep(1)
+            time.sleep(5)
             print(time.process_time() - before)
         return take(video)
     VideoSource.__next__ = pause
@@ -306,4 +306,4 @@ def test_a_paused_stream_takes_no_processor_time(tiny_bundle: Path, tmp_path: Pa
     source = clips.video(tmp_path / "in.mp4", 30)
     args = [tiny_bundle, source, tmp_path / "out.mp4", name, mode]
     spent = subprocess.check_output([sys.executable, "-c", PAUSED, *map(str, args)], cwd=ROOT, text=True)
-    assert float(spent) < 0.1
+    assert float(spent) < 0.02 * 5
