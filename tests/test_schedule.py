@@ -302,7 +302,7 @@ PAUSED = """if True:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_paused_stream_takes_no_processor_time(tiny_bundle: Path, tmp_path: Path, name: str, mode: str) -> None:
-    """Of the second that its source blocks; one thread that spins would take all of it."""
+    """Of the seconds that its source blocks; one thread that spins would take all of it."""
     source = clips.video(tmp_path / "in.mp4", 30)
     args = [tiny_bundle, source, tmp_path / "out.mp4", name, mode]
     spent = subprocess.check_output([sys.executable, "-c", PAUSED, *map(str, args)], cwd=ROOT, text=True)
