@@ -4,12 +4,14 @@ DEMO := .venv/demo
 DEV := .venv/dev
 TENSORRT := $(patsubst tests/%.txt,.venv/%/ready,$(wildcard tests/tensorrt-*.txt))
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench soak clean
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/python examples/demo.py demo
 
 test: $(DEV)/ready $(TENSORRT)
+	@command -v ffmpeg >/dev/null || { echo "make test needs ffmpeg and GStreamer's RTSP server; on Debian" \
+		".ci/run installs them, and what else is missing" >&2; exit 1; }
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
@@ -19,6 +21,11 @@ test: $(DEV)/ready $(TENSORRT)
 # How fast is it here? Rewrites the table in README.md.
 bench: $(DEV)/ready
 	$(DEV)/bin/python benchmarks/cpu.py
+
+# Live for MINUTES, with its camera killed now and then: memory, handles, and sound against picture.
+MINUTES ?= 20
+soak: $(DEV)/ready
+	$(DEV)/bin/python -m tests.soak $(MINUTES)
 
 # The runtime alone: no torch, no onnx.
 $(DEMO)/ready: setup.py pyproject.toml

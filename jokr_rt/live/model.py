@@ -1,0 +1,140 @@
+"""A model as live streams use it: one engine, any number of streams, what waits in one batch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jokr_rt.bundle import DIRECTIONS
+from jokr_rt.engines import DeviceEngine, Engine
+from jokr_rt.live.compose import Picture
+from jokr_rt.retarget import Model, Retargeter, find_direction
+
+Found = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Keypoints (K, 2) and their confidence (K,)."""
+
+Load = Callable[[], tuple[Model, Engine]]
+"""Opens a model and loads it into an engine; called again after the engine hung."""
+
+
+@dataclass
+class _Loaded:
+    model: Model
+    engine: Engine
+    directions: "dict[str, tuple[Retargeter, NDArray[np.float32]]]" = field(default_factory=dict)
+    """What was used so far: its retargeter, and the target's appearance (1, 3, size/2, size/2)."""
+
+
+class LiveModel:
+    """A model in one engine, loaded by `load` when it is first needed, and again after `forget`.
+
+    batches: whether there will be some, which engines may want to be prepared for.
+
+    `extract` and what `target` returns are called in one thread at a time; see `jokr_rt.live.inference`. A stream's
+    results do not depend on the others in a batch: to the bit where the engine computes those as it does single frames.
+
+    size: side of the square frames in and out, pixels. is_loading: whether a call takes long for this.
+    """
+
+    def __init__(self, load: Load, batches: bool = False) -> None:
+        self._load, self._batches = load, batches
+        self._loaded: _Loaded | None = None
+        self.is_loading = False
+        model = self._get().model
+        self.size, self._domains = model.config.size, model.domains
+        self._targets = {direction: Target(self, direction) for direction in DIRECTIONS}
+
+    def direction(self, name: str) -> str:
+        """ "a2b" or "b2a" for a direction's name. Raises UsageError."""
+        return find_direction(name, self._domains)
+
+    def target(self, direction: str) -> "Target":
+        """One of the two directions, by its name. Raises UsageError."""
+        return self._targets[self.direction(direction)]
+
+    def name_of(self, direction: str) -> str:
+        """Such as "cat2fox"."""
+        source, target = DIRECTIONS[direction]
+        return f"{self._domains[source]}2{self._domains[target]}"
+
+    def other(self, direction: str) -> str:
+        """The name of the opposite direction."""
+        return next(name for name in DIRECTIONS if name != self.direction(direction))
+
+    def extract(self, frames: Sequence[Picture]) -> Sequence[Found]:
+        """For frames (size, size, 3). Raises EngineError."""
+        loaded = self._get()
+        if len(frames) == 1:
+            any_direction = next(iter(loaded.directions), "a2b")
+            return [self.load(any_direction)[0].extract(frames[0])]
+        found = loaded.engine.run("extractor", {"frame": np.stack(frames)})
+        return list(zip(found["keypoints"], found["confidence"], strict=True))
+
+    def load(self, direction: str) -> tuple[Retargeter, NDArray[np.float32]]:
+        """What "a2b" or "b2a" needs, if it is not there yet. Raises BundleError, EngineError."""
+        loaded = self._get()
+        if direction not in loaded.directions:
+            self.is_loading = True
+            try:
+                retargeter = Retargeter(loaded.model, direction, loaded.engine, "latency")
+                loaded.directions[direction] = retargeter, loaded.model.appearance(DIRECTIONS[direction][1])
+                if self._batches:
+                    frames = [np.zeros((self.size, self.size, 3), np.uint8)] * 2
+                    self._targets[direction].draw([keypoints for keypoints, _ in self.extract(frames)])
+            finally:
+                self.is_loading = False
+        return loaded.directions[direction]
+
+    @property
+    def engine(self) -> str:
+        """Which one, and in what precision."""
+        engine = self._get().engine
+        return f"{engine.name} {engine.precision}"
+
+    def forget(self) -> None:
+        """Leave behind what is loaded, with a thread that hangs in it."""
+        self._loaded = None
+
+    def close(self) -> None:
+        """Free what it holds on a device."""
+        if self._loaded is not None and isinstance(self._loaded.engine, DeviceEngine):
+            self._loaded.engine.close()
+        self._loaded = None
+
+    def _get(self) -> _Loaded:
+        if self._loaded is None:
+            self.is_loading = True
+            try:
+                self._loaded = _Loaded(*self._load())
+            finally:
+                self.is_loading = False
+        return self._loaded
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Whom a stream's creature becomes: one direction of a model."""
+
+    model: LiveModel
+    direction: str
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.model.name_of(self.direction)
+
+    def load(self, items: Sequence[None]) -> Sequence[None]:
+        """Have it ready before the first frame. Raises BundleError, EngineError."""
+        self.model.load(self.direction)
+        return items
+
+    def draw(self, poses: Sequence[NDArray[np.float32]]) -> Sequence[Picture]:
+        """The target's creature (size, size, 3) in each of the poses (K, 2). Raises EngineError."""
+        retargeter, appearance = self.model.load(self.direction)
+        if len(poses) == 1:
+            return [retargeter.draw(poses[0])]
+        run = retargeter.engine.run
+        warped = run(f"stn-{self.direction}", {"keypoints": np.stack(poses)})["warped"]
+        looks = np.repeat(appearance, len(poses), axis=0)
+        return list(run("generator", {"warped": warped, "appearance": looks})["image"])
