@@ -15,6 +15,7 @@ TRAIN = [
     "tomli>=2.0; python_version < '3.11'", "tomli-w>=1.0",
 ]  # fmt: skip
 INT8 = ["nncf>=3.0", "onnx>=1.18", *CPU]
+LIVE = ["prometheus-client>=0.20"]
 EVALUATE = ["jinja2>=3.1", "matplotlib>=3.8", "scikit-image>=0.22", "scikit-learn>=1.4"]
 
 setup(
@@ -27,9 +28,17 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["jokr_rt", "jokr_rt.*", "export", "export.*", "trt_plugins", "trt_plugins.*"]),
     package_data={"jokr_rt": ["py.typed", "evaluation/report.html.jinja"], "trt_plugins": ["affine_grid_sample.cu"]},
-    install_requires=["numpy>=1.26", "av>=17.1", "click>=8.1", "platformdirs>=4", "rich>=13"],
+    install_requires=[
+        "numpy>=1.26",
+        "av>=17.1",
+        "click>=8.1",
+        "platformdirs>=4",
+        "rich>=13",
+        "tomli>=2.0; python_version < '3.11'",
+    ],
     extras_require={
         "cpu": CPU,
+        "live": LIVE,
         "int8": INT8,
         "gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "cuda-bindings>=12.9"],
         "tensorrt": ["tensorrt>=10.9,<12", "cuda-bindings>=12.9", "nvidia-cuda-nvrtc>=13", "onnx>=1.18"],
@@ -39,6 +48,7 @@ setup(
             *INT8,
             *TRAIN,
             *EVALUATE,
+            *LIVE,
             "cuda-bindings>=12.9",
             "hypothesis>=6.100",
             "import-linter>=2.1",

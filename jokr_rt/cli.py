@@ -15,6 +15,7 @@ from jokr_rt import __version__
 from jokr_rt.cli_bench import bench
 from jokr_rt.cli_build import build
 from jokr_rt.cli_evaluate import evaluate
+from jokr_rt.cli_live import live
 from jokr_rt.cli_model import load_model
 from jokr_rt.cli_train import train
 from jokr_rt.errors import JokrError, QuantisationError, missing_extra
@@ -71,6 +72,7 @@ main.add_command(bench)
 main.add_command(build)
 main.add_command(train)
 main.add_command(evaluate)
+main.add_command(live)
 
 
 @main.command()

@@ -165,7 +165,7 @@ def test_a_run_loads_only_what_it_needs(tiny_bundle: Path, tmp_path: Path) -> No
     prelude = (
         "import atexit, sys\n"
         "others = {'onnxruntime', 'torch', 'onnx', 'nncf', 'jinja2', 'matplotlib', 'sklearn', 'skimage', 'export',\n"
-        "          'jokr_rt.evaluation', 'jokr_rt.training', 'jokr_rt.bench'}\n"
+        "          'jokr_rt.evaluation', 'jokr_rt.training', 'jokr_rt.bench', 'jokr_rt.live.session'}\n"
         "atexit.register(lambda: print('others', *sorted(others & set(sys.modules))))"
     )
     clip = clips.video(tmp_path / "in.mp4", 3)
