@@ -97,7 +97,7 @@ def _flag(name: str, text: str) -> Callable[[Any], Any]:
 @_option("--background", default="black", metavar="WHAT", text="A colour's name, #rrggbb, or a picture.")
 @_flag("--paste", "Show the creature before the source itself.")
 @_option("--feather", default=3.0, metavar="PIXELS", text="Width of the creature's soft edge.")
-@_flag("--keypoints", "Show them.")
+@_flag("--keypoints", "Show in a corner what the model sees, and them in it.")
 @_option("--rate", default="25", type=_RATE, metavar="FPS", text="Nominal, for receivers that want to know one.")
 @_option("--bitrate", type=click.IntRange(1), metavar="BITS", text="At most, per second.  [default: constant quality]")
 @_option("--keyframe-interval", default=2.0, type=_SECONDS, text="Between two keyframes.")

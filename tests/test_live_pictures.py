@@ -17,6 +17,7 @@ from jokr_rt.clock import RealClock
 from jokr_rt.engines import load_engine
 from jokr_rt.errors import UsageError
 from jokr_rt.frame import Frame
+from jokr_rt.keypoints import draw_keypoints
 from jokr_rt.live.compose import blur, matte_of, over, soften
 from jokr_rt.live.inference import Inference
 from jokr_rt.live.masks import StaticBackground, open_mask
@@ -170,6 +171,18 @@ def test_a_frame_is_drawn_as_the_retargeter_does(bundle: Bundle) -> None:
     expected = Retargeter(bundle, "a2b", "onnxruntime").retarget(Frame(frame, 0, Fraction(1, 25)))
     assert found
     assert np.array_equal(drawn, expected.image.rgb)
+
+
+def test_a_corner_shows_what_the_model_sees_and_the_keypoints_in_it(bundle: Bundle) -> None:
+    from jokr_rt import Retargeter
+
+    frame = creature_frames(3, 96, seed=1)[1][:72]
+    drawn, _ = pictures(bundle, keypoints=True, size=(192, 192)).draw(frame, None, 0.0)
+    plain, _ = pictures(bundle, size=(192, 192)).draw(frame, None, 0.0)
+    seen = Retargeter(bundle, "a2b", "onnxruntime").retarget(Frame(frame, 0, Fraction(1, 25)))
+    assert np.array_equal(drawn[:SIDE, :SIDE], draw_keypoints(seen.source.rgb, seen.keypoints))
+    drawn[:SIDE, :SIDE] = plain[:SIDE, :SIDE]
+    assert np.array_equal(drawn, plain)
 
 
 class DiscModel:

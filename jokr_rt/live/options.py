@@ -42,7 +42,8 @@ class LiveOptions:
 
     size: (width, height) of the output, pixels; None is the model's square. background: what the creature is shown
     before: one of `COLOURS`, "#rrggbb", or a picture's path. paste: before the source itself; with a static background,
-    before that. feather: width of the soft edge, pixels. keypoints: show them.
+    before that. feather: width of the soft edge, pixels. keypoints: show in a
+    corner what the model sees, and them in it.
 
     smooth, smooth_beta, smooth_speed: min_cutoff (Hz; 0 for no smoothing), beta and d_cutoff (Hz) of
     `jokr_rt.keypoints.OneEuroFilter`. hold: where the keypoints' mean confidence is below this, the last pose is held.

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jokr_rt.clock import Clock
 from jokr_rt.keypoints import OneEuroFilter, draw_keypoints
@@ -19,18 +17,11 @@ from jokr_rt.video import letterbox_box, open_video
 from jokr_rt.video.resize import Resizer, fit_box
 
 
-@dataclass
-class _Pose:
-    """keypoints (K, 2) as they were drawn, and the image (size, size, 3) they gave."""
-
-    keypoints: NDArray[np.float32]
-    image: Picture
-
-
 class Pictures:
     """Draws one stream's pictures. For one thread.
 
-    targets: whom the creature becomes; the first one until `next_target`. stages: seconds of "prepare" (size and mask),
+    targets: whom the creature becomes; the first one until `next_target`. keypoints_shown: whether a corner shows what
+    the model sees, with the keypoints found in it. stages: seconds of "prepare" (size and mask),
     "extract", "draw" and "compose", the middle two with the wait for the engine.
     """
 
@@ -44,9 +35,9 @@ class Pictures:
         self._targets, self._inference, self._mask, self._clock = targets, inference, mask, clock
         side = self.target.model.size
         self.width, self.height = options.size or (side, side)
-        self._sources, self._alphas, self._images, self._behinds = (Resizer() for _ in range(4))
+        self._sources, self._alphas, self._images, self._behinds, self._insets = (Resizer() for _ in range(5))
         self._background = _background(options, self.width, self.height)
-        self._pose: _Pose | None = None
+        self._pose: Picture | None = None  # as it was last drawn (size, size, 3)
         self._smoothing = _smoothing(options)
 
     def next_target(self) -> None:
@@ -73,9 +64,12 @@ class Pictures:
             if self._smoothing is not None:
                 keypoints = self._smoothing(keypoints, seconds)
             with self._lap("draw"):
-                self._pose = _Pose(keypoints, self._inference(self.target.draw, keypoints))
+                self._pose = self._inference(self.target.draw, keypoints)
         with self._lap("compose"):
-            return self._compose(rgb), found
+            picture = self._compose(rgb)
+            if self.keypoints_shown:
+                picture = self._with_inset(picture, draw_keypoints(source, keypoints) if found else source)
+            return picture, found
 
     @contextmanager
     def _lap(self, stage: str) -> Iterator[None]:
@@ -98,10 +92,14 @@ class Pictures:
         behind = self._behind(rgb)
         if self._pose is None:
             return behind
-        image = self._pose.image
-        if self.keypoints_shown:
-            image = draw_keypoints(image, self._pose.keypoints)
-        return over(self._place(image, rgb), behind, self.options.feather)
+        return over(self._place(self._pose, rgb), behind, self.options.feather)
+
+    def _with_inset(self, picture: Picture, square: Picture) -> Picture:
+        """A copy with a square, a third as high, in its upper left corner."""
+        side = min(picture.shape[:2]) // 3
+        shown = picture.copy()
+        shown[:side, :side] = self._insets.resize(square, side, side)
+        return shown
 
     def _behind(self, rgb: Picture) -> Picture:
         if not self.options.paste:
