@@ -16,7 +16,7 @@ test: $(DEV)/ready $(TENSORRT)
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
-	$(DEV)/bin/pytest --cov --cov-report=term
+	$(DEV)/bin/pytest -n 2 --dist loadfile --cov --cov-report=term
 
 # How fast is it here? Rewrites the table in README.md.
 bench: $(DEV)/ready

@@ -1,6 +1,6 @@
 """Masks, compositing, slates and the stream's clock: values, and properties that hold for every picture."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -156,29 +156,36 @@ def test_masks_and_backgrounds_that_are_none_are_refused() -> None:
     assert colour_of("#0a10ff") == (10, 16, 255)
 
 
-def pictures(bundle: Bundle, **options: object) -> Pictures:
+@pytest.fixture
+def inference() -> Iterator[Inference]:
+    made = Inference(RealClock())
+    yield made
+    made.close(60)
+
+
+def pictures(bundle: Bundle, inference: Inference, **options: object) -> Pictures:
     model = LiveModel(lambda: (bundle, load_engine("onnxruntime", bundle)))
     chosen = LiveOptions("in", ("out.mp4",), smooth=0, hold=0, **options)  # type: ignore[arg-type]
     mask = open_mask(chosen.mask)
-    return Pictures(chosen, [model.target("a2b")], Inference(RealClock()), mask, RealClock())
+    return Pictures(chosen, [model.target("a2b")], inference, mask, RealClock())
 
 
-def test_a_frame_is_drawn_as_the_retargeter_does(bundle: Bundle) -> None:
+def test_a_frame_is_drawn_as_the_retargeter_does(bundle: Bundle, inference: Inference) -> None:
     from jokr_rt import Retargeter
 
     frame = creature_frames(3, 96, seed=1)[1][:72]  # 96 x 72
-    drawn, found = pictures(bundle).draw(frame, None, 0.0)
+    drawn, found = pictures(bundle, inference).draw(frame, None, 0.0)
     expected = Retargeter(bundle, "a2b", "onnxruntime").retarget(Frame(frame, 0, Fraction(1, 25)))
     assert found
     assert np.array_equal(drawn, expected.image.rgb)
 
 
-def test_a_corner_shows_what_the_model_sees_and_the_keypoints_in_it(bundle: Bundle) -> None:
+def test_a_corner_shows_what_the_model_sees_and_the_keypoints_in_it(bundle: Bundle, inference: Inference) -> None:
     from jokr_rt import Retargeter
 
     frame = creature_frames(3, 96, seed=1)[1][:72]
-    drawn, _ = pictures(bundle, keypoints=True, size=(192, 192)).draw(frame, None, 0.0)
-    plain, _ = pictures(bundle, size=(192, 192)).draw(frame, None, 0.0)
+    drawn, _ = pictures(bundle, inference, keypoints=True, size=(192, 192)).draw(frame, None, 0.0)
+    plain, _ = pictures(bundle, inference, size=(192, 192)).draw(frame, None, 0.0)
     seen = Retargeter(bundle, "a2b", "onnxruntime").retarget(Frame(frame, 0, Fraction(1, 25)))
     assert np.array_equal(drawn[:SIDE, :SIDE], draw_keypoints(seen.source.rgb, seen.keypoints))
     drawn[:SIDE, :SIDE] = plain[:SIDE, :SIDE]
