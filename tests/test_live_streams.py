@@ -130,13 +130,13 @@ def recorded(path: Path) -> list[NDArray[np.uint8]]:
 def test_two_streams_record_what_each_records_alone(
     tiny_bundle: Path, tmp_path: Path, handed_over: dict[str, list[NDArray[np.uint8]]]
 ) -> None:
-    """Files, played so that no frame is dropped: every picture of every recording is compared."""
+    """Files that wait to be taken, so that no frame is dropped: every picture that is recorded is compared."""
     sources = [clip(tmp_path / f"in{seed}.mp4", seed) for seed in (1, 2)]
 
     def options(index: int, folder: str) -> LiveOptions:
         (tmp_path / folder).mkdir(exist_ok=True)
         return LiveOptions(
-            str(sources[index]), (str(tmp_path / folder / f"{index}.mp4"),), name=f"s{index}", realtime=True, hold=0,
+            str(sources[index]), (str(tmp_path / folder / f"{index}.mp4"),), name=f"s{index}", hold=0,
             direction=("a2b", "b2a")[index], queue=100,
         )  # fmt: skip
 
@@ -160,7 +160,7 @@ def test_a_file_as_fast_as_it_goes_keeps_its_own_times(tiny_bundle: Path, tmp_pa
 
 
 def test_one_that_fails_leaves_the_others_and_is_told_of_at_the_end(tiny_bundle: Path, tmp_path: Path) -> None:
-    good = LiveOptions(str(clip(tmp_path / "in.mp4", 1)), (str(tmp_path / "good.mp4"),), name="good", realtime=True)
+    good = LiveOptions(str(clip(tmp_path / "in.mp4", 1)), (str(tmp_path / "good.mp4"),), name="good", queue=100)
     bad = LiveOptions("tcp://127.0.0.1:1", (str(tmp_path / "bad.mp4"),), name="bad", retries=1, backoff=(0.01, 0.01))
     with pytest.raises(InputError, match=r"1 of 2 streams failed: bad: .*gave up after 1 retries"):
         run_live(tiny_bundle, [good, bad])
