@@ -4,7 +4,6 @@ Imports that cost time are inside the commands, so that `jokr --help` answers at
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,27 @@ from jokr_rt import __version__
 from jokr_rt.cli_bench import bench
 from jokr_rt.cli_build import build
 from jokr_rt.cli_evaluate import evaluate
+from jokr_rt.cli_keypoints import keypoints, render
 from jokr_rt.cli_live import live
-from jokr_rt.cli_model import load_model
+from jokr_rt.cli_model import load_retargeter, print_report
+from jokr_rt.cli_options import (
+    ENGINES,
+    argument_path,
+    edits_option,
+    engine_options,
+    json_option,
+    masks_option,
+    option_path,
+    overwrite_option,
+    say,
+    video_options,
+    video_output_option,
+)
+from jokr_rt.cli_studio import studio
 from jokr_rt.cli_train import train
 from jokr_rt.errors import JokrError, QuantisationError, missing_extra
 
 INTERRUPTED = 130
-_ENGINES = "openvino, onnxruntime, onnxruntime-cuda, tensorrt"
 
 
 class _Group(click.Group):
@@ -31,35 +44,16 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except JokrError as error:
-            _say(f"jokr: error: {error}")
+            say(f"jokr: error: {error}")
             ctx.exit(error.exit_code)
         except BrokenPipeError:  # `jokr info | head`, which click knows to end quietly
             raise
         except OSError as error:
-            _say(f"jokr: error: {error}")
+            say(f"jokr: error: {error}")
             ctx.exit(JokrError.exit_code)
         except KeyboardInterrupt as interrupt:
-            _say("; ".join(["jokr: interrupted", *map(str, interrupt.args)]))
+            say("; ".join(["jokr: interrupted", *map(str, interrupt.args)]))
             ctx.exit(INTERRUPTED)
-
-
-def _say(words: str) -> None:
-    click.echo(" ".join(words.splitlines()), err=True)
-
-
-def _path(name: str, metavar: str) -> Callable[[Any], Any]:
-    return click.argument(name, metavar=metavar, type=click.Path(path_type=Path))
-
-
-def _option_path(*names: str, required: bool = False, text: str) -> Callable[[Any], Any]:
-    return click.option(*names, required=required, type=click.Path(path_type=Path), help=text)
-
-
-_precision = click.option(
-    "--precision", help="fp32, bf16, int8 or fp16, as bundle and engine have it.  [default: the fastest of them]"
-)
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout; words go to stderr.")
-_overwrite = click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,36 +66,31 @@ main.add_command(bench)
 main.add_command(build)
 main.add_command(train)
 main.add_command(evaluate)
+main.add_command(keypoints)
+main.add_command(render)
+main.add_command(studio)
 main.add_command(live)
 
 
 @main.command()
-@_path("model", "BUNDLE")
-@_path("source", "INPUT")
-@_option_path("-o", "--output", required=True, text="Video to write: .mp4, .mov, .mkv or .webm.")
+@argument_path("model", "BUNDLE")
+@argument_path("source", "INPUT")
+@video_output_option
 @click.option("--direction", default="a2b", show_default=True, help="a2b: B moves like A; b2a: A like B.")
-@_option_path("--masks", text="A mask for each frame, white on the object: a video or a folder.")
+@masks_option
 @click.option(
     "--smooth",
     type=float,
     metavar="HZ",
     help="Smooth the keypoints: cutoff where they rest. 3 calms jitter; lower lags more.",
 )
-@click.option("--engine", default="auto", show_default=True, help=f"auto, {_ENGINES}, torch or torch-cuda.")
-@_precision
-@click.option(
-    "--mode",
-    default="throughput",
-    show_default=True,
-    help="throughput: several frames at once, for files; latency: one, with all cores on it.",
-)
+@edits_option
+@engine_options
 @click.option("--layout", default="output", show_default=True, help="output, or side-by-side (+ input, keypoints).")
-@click.option("--size", type=int, help="Side of the output in pixels.  [default: the model's]")
-@click.option("--codec", help="Video codec, such as libx264, libx265 or libvpx-vp9.  [default: by the output's name]")
-@click.option("--crf", type=click.IntRange(0, 63), default=18, show_default=True, help="Quality: lower is better.")
+@video_options
 @click.option("--no-audio", is_flag=True, help="Leave the input's sound out.")
-@_overwrite
-@_json
+@overwrite_option
+@json_option
 def run(
     model: Path,
     source: Path,
@@ -110,36 +99,32 @@ def run(
     engine: str,
     precision: str | None,
     mode: str,
+    edits: Path | None,
     no_audio: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Retarget INPUT, a video, a folder of frames or an image sequence such as frames/%05d.png.
 
-    BUNDLE is what `jokr export` wrote; a checkpoint runs too, with --engine torch or torch-cuda.
+    BUNDLE is what `jokr export` wrote; a checkpoint runs too, with --engine torch or torch-cuda. Edits need the whole
+    motion: with --edits, INPUT is read first, and drawn then; sound is left out where they scale time.
     """
     from jokr_rt.console import frame_progress
-    from jokr_rt.retarget import Retargeter
+    from jokr_rt.edits import read_edits
     from jokr_rt.stream import retarget_stream
 
-    loaded, loaded_engine = load_model(model, engine, precision)
-    retargeter = Retargeter(loaded, direction, loaded_engine, mode)
-    runs = {"direction": retargeter.direction, "engine": loaded_engine.name, "precision": loaded_engine.precision}
-    runs["mode"] = mode
-    _say(", ".join(f"{name} {value}" for name, value in runs.items()))
+    document = None if edits is None else read_edits(edits)
+    retargeter, runs = load_retargeter(model, direction, engine, precision, mode)
     with frame_progress() as progress:
-        report = retarget_stream(retargeter, source, output, audio=not no_audio, progress=progress, **options)
-    if as_json:
-        click.echo(json.dumps({"output": str(output)} | runs | asdict(report) | {"fps": report.fps}))
-    else:
-        stages = ", ".join(f"{stage} {times['p50']:.1f}" for stage, times in report.stages.items())
-        pace = f"{report.frames} frames in {report.seconds:.1f} s, {report.fps:.1f} fps"
-        click.echo(f"{output}: {pace} (median ms: {stages})")
+        report = retarget_stream(
+            retargeter, source, output, edits=document, audio=not no_audio, progress=progress, **options
+        )
+    print_report(output, runs, report, as_json)
 
 
 @main.command()
-@_path("bundle", "BUNDLE")
-@_json
+@argument_path("bundle", "BUNDLE")
+@json_option
 def info(bundle: Path, as_json: bool) -> None:
     """Print what a bundle holds."""
     from jokr_rt.bundle import open_bundle
@@ -154,9 +139,9 @@ def info(bundle: Path, as_json: bool) -> None:
 
 
 @main.command()
-@_path("bundle", "BUNDLE")
-@click.option("--engine", help=f"{_ENGINES}.  [default: every one that is installed and needs no GPU]")
-@_json
+@argument_path("bundle", "BUNDLE")
+@click.option("--engine", help=f"{ENGINES}.  [default: every one that is installed and needs no GPU]")
+@json_option
 def verify(bundle: Path, engine: str | None, as_json: bool) -> None:
     """Compare a bundle's results with PyTorch's, on real frames stored with it. Exits with 1 if they differ.
 
@@ -171,7 +156,7 @@ def verify(bundle: Path, engine: str | None, as_json: bool) -> None:
     figures = [figure for name in engines for figure in verify_bundle(opened, name)]
     for precision in opened.precisions:
         if precision not in {figure.precision for figure in figures}:
-            _say(f"{precision}: not compared, for {' and '.join(engines)} cannot run it")
+            say(f"{precision}: not compared, for {' and '.join(engines)} cannot run it")
     if as_json:
         passed, rows = all(figure.passed for figure in figures), [asdict(figure) for figure in figures]
         click.echo(json.dumps({"bundle": str(bundle), "passed": passed, "parity": rows}))
@@ -183,8 +168,8 @@ def verify(bundle: Path, engine: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@_path("model", "CHECKPOINT|BUNDLE")
-@_option_path("-o", "--output", required=True, text="Bundle folder to write.")
+@argument_path("model", "CHECKPOINT|BUNDLE")
+@option_path("-o", "--output", required=True, text="Bundle folder to write.")
 @click.option(
     "--precision",
     "precisions",
@@ -200,8 +185,8 @@ def verify(bundle: Path, engine: str | None, as_json: bool) -> None:
     help="For int8, twice: a clip of A and one of B, like those it is for.  [default: a checkpoint's reference frames]",
 )
 @click.option("--truth", metavar="puppets", help="Let int8 lose no more than 0.2 dB against their ground truth, too.")
-@_overwrite
-@_json
+@overwrite_option
+@json_option
 def export(model: Path, output: Path, as_json: bool, **options: Any) -> None:
     """Turn a checkpoint of `jokr train` into a bundle, or add precisions to a bundle; and compare it with PyTorch.
 
@@ -226,4 +211,4 @@ def export(model: Path, output: Path, as_json: bool, **options: Any) -> None:
         return
     print_tables(parity_table(bundle.parity, bundle.signatures))
     if bundle.quantisation and bundle.quantisation.float_layers:
-        _say(f"not in int8: {', '.join(bundle.quantisation.float_layers)}")
+        say(f"not in int8: {', '.join(bundle.quantisation.float_layers)}")

@@ -1,15 +1,22 @@
-"""The model that a command runs, as its user names it. Engines are imported when one is loaded, not before."""
+"""The model that a command runs, as its user names it, and what it says of it.
 
+Engines are imported when one is loaded, not before.
+"""
+
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from jokr_rt.cli_options import say
 from jokr_rt.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
     from jokr_rt.engines import Engine
-    from jokr_rt.retarget import Model
+    from jokr_rt.retarget import Model, Retargeter
+    from jokr_rt.stream import Report
 
 
 def load_model(path: Path, engine: str, precision: str | None) -> "tuple[Model, Engine]":
@@ -24,6 +31,46 @@ def load_model(path: Path, engine: str, precision: str | None) -> "tuple[Model, 
     if isinstance(loaded, DeviceEngine):
         click.get_current_context().call_on_close(loaded.close)
     return model, loaded
+
+
+def load_retargeter(
+    path: Path, direction: str | None, engine: str, precision: str | None, mode: str, domain: str | None = None
+) -> "tuple[Retargeter, dict[str, str]]":
+    """A retargeter of the model, and what it runs, which stderr is told too.
+
+    direction: None for that of the motion of `domain`, a name or None for either.
+    """
+    from jokr_rt.retarget import Retargeter
+
+    model, loaded = load_model(path, engine, precision)
+    retargeter = Retargeter(model, direction or _direction_of(domain, model.domains), loaded, mode)
+    runs = {"direction": retargeter.direction, "engine": loaded.name, "precision": loaded.precision, "mode": mode}
+    say(", ".join(f"{name} {value}" for name, value in runs.items()))
+    return retargeter, runs
+
+
+def _direction_of(domain: str | None, domains: dict[str, str]) -> str:
+    from jokr_rt.bundle import DIRECTIONS
+
+    fitting = [direction for direction, (source, _) in DIRECTIONS.items() if domain in (None, domains[source])]
+    if not fitting or (domain is not None and len(fitting) > 1):
+        names = " and ".join(domains.values())
+        raise UsageError(f"the motion is of {domain!r}, and this model of {names}; choose a --direction")
+    return fitting[0]
+
+
+def print_report(output: Path, runs: dict[str, str], report: "Report", as_json: bool) -> None:
+    """What became of a video, on stdout. runs: as of `load_retargeter`."""
+    if as_json:
+        click.echo(json.dumps({"output": str(output)} | runs | asdict(report) | {"fps": report.fps}))
+    else:
+        pace = f"{report.frames} frames in {report.seconds:.1f} s, {report.fps:.1f} fps"
+        click.echo(f"{output}: {pace} ({medians(report.stages)})")
+
+
+def medians(stages: dict[str, dict[str, float]]) -> str:
+    """Of each stage's milliseconds."""
+    return "median ms: " + ", ".join(f"{stage} {times['p50']:.1f}" for stage, times in stages.items())
 
 
 def _load_bundle(path: Path, engine: str, precision: str | None) -> "tuple[Model, Engine]":

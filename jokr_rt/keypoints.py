@@ -1,6 +1,7 @@
 """Keypoints (K, 2) as (x, y) in [-1, 1], cell centres as `align_corners=False` has them. Pure numpy.
 
-A track (T, K, 2) is a pose for each of T times in seconds, which increase and need not be evenly apart.
+A track (T, K, 2) is a pose for each of T times in seconds, which increase and need not be evenly apart. What a person
+does to one, as a document, is in `jokr_rt.edits`.
 """
 
 import colorsys
@@ -18,6 +19,9 @@ Doubles = NDArray[np.float64]
 
 MIN_CUTOFF, BETA, D_CUTOFF = 3.0, 4.0, 1.0
 """Of `OneEuroFilter`, chosen on the puppets: calmer keypoints and frames, and drawn no worse for the lag."""
+
+METHODS = ("linear", "cubic", "hold")
+"""Of `interpolate`."""
 
 
 class OneEuroFilter:
@@ -80,22 +84,25 @@ def interpolate(times: ArrayLike, track: Track, at: ArrayLike, method: str = "cu
 
     At the track's own times (T,) they are its own poses; before the first and after the last, that pose is held.
 
-    method: "linear" goes straight from pose to pose. "cubic" goes through them without a kink, on cubic Hermite
-    curves whose slope at a pose is that of the parabola through it and its neighbours (Catmull-Rom's, where times are
-    evenly apart), so that it is exact for constant acceleration; it can swing out beyond the poses between two of
-    them. One pose interpolates to itself.
+    method: "hold" keeps each pose until the next. "linear" goes straight from pose to pose. "cubic" goes through them
+    without a kink, on cubic Hermite curves whose slope at a pose is that of the parabola through it and its neighbours
+    (Catmull-Rom's, where times are evenly apart), so that it is exact for constant acceleration; it can swing out
+    beyond the poses between two of them. One pose interpolates to itself.
 
     Source: Catmull, Rom, "A class of local interpolating splines", 1974.
 
     Raises UsageError for an unknown method, and for times and tracks that cannot be meant.
     """
-    if method not in ("linear", "cubic"):
-        raise UsageError(f"unknown interpolation {method!r}; choose linear or cubic")
+    if method not in METHODS:
+        raise UsageError(f"unknown interpolation {method!r}; choose {', '.join(METHODS[:-1])} or {METHODS[-1]}")
     seconds, poses = _check_track(times, track)
     wanted = _finite(at, ndim=1).clip(seconds[0], seconds[-1])
     if len(poses) == 1:
         return np.repeat(track, len(wanted), axis=0)
-    before = (np.searchsorted(seconds, wanted, side="right") - 1).clip(0, len(seconds) - 2)
+    last = np.searchsorted(seconds, wanted, side="right") - 1
+    if method == "hold":
+        return np.asarray(track[last])
+    before = last.clip(0, len(seconds) - 2)
     after = before + 1
     step = (seconds[after] - seconds[before])[:, None, None]
     u = (wanted - seconds[before])[:, None, None] / step
@@ -110,6 +117,54 @@ def interpolate(times: ArrayLike, track: Track, at: ArrayLike, method: str = "cu
             - u**2 * (1 - u) * step * slopes[after]
         )
     return np.asarray(found, track.dtype)
+
+
+def exaggerate(track: Track, factor: float, mirror: bool = False) -> Doubles:
+    """A track (T, K, 2) whose keypoints move `factor` times as far from where each is on average: 0 rests there.
+
+    mirror: to the other side of it, left or right.
+    """
+    poses = _finite(track, ndim=3)
+    mean = poses.mean(axis=0)
+    return np.asarray(mean + (-factor if mirror else factor, factor) * (poses - mean))
+
+
+def displace(
+    times: ArrayLike, path: Track, key_times: ArrayLike, places: Track, method: str = "cubic", fade: float = 0.0
+) -> Doubles:
+    """The path (T, 1, 2) of a keypoint, moved so that it passes through places (N, 1, 2) at key times (N,), in seconds.
+
+    What is interpolated between these, by a method of `interpolate`, is how far each is from the path, so that the
+    movement between them lives on. Before the first and after the last that distance goes to 0 within `fade` seconds,
+    without a kink; beyond them the path is left as it is, to the bit. A key time need not be one of the times (T,).
+
+    Raises UsageError for times and tracks that cannot be meant.
+    """
+    seconds, found = _check_track(times, path)
+    keys, wanted = _check_track(key_times, places)
+    offsets = interpolate(keys, wanted - interpolate(seconds, found, keys), seconds, method)
+    beyond = np.maximum(keys[0] - seconds, seconds - keys[-1]).clip(0)
+    nearness = (1 - beyond / fade).clip(0) if fade > 0 else (beyond == 0).astype(np.float64)
+    weight = (nearness**2 * (3 - 2 * nearness))[:, None, None]
+    moved = np.where(weight > 0, found + weight * offsets, found)
+    at_key = np.isin(seconds, keys)
+    moved[at_key] = wanted[np.searchsorted(keys, seconds[at_key])]  # not off by a rounding
+    return np.asarray(moved)
+
+
+def retime(times: ArrayLike, speed: float) -> tuple[Doubles, Doubles]:
+    """Which moments of a movement at times (T,) to show, and when, for it to take 1 / speed of its time: both (N,).
+
+    In seconds. The first and the last moment stay, the first at its time. There are about as many moments a second as
+    there were, evenly apart from pose to pose of the old ones: of half the speed every other one is an old one.
+
+    Raises UsageError for times that cannot be meant.
+    """
+    seconds = _check_times(times)
+    steps = len(seconds) - 1
+    count = max(1, round(steps / speed)) if steps else 0
+    moments = np.interp(np.arange(count + 1) * steps / max(1, count), np.arange(steps + 1), seconds)
+    return moments, seconds[0] + (moments - seconds[0]) / speed
 
 
 def _alpha(cutoff: float | Doubles, elapsed: float) -> Doubles:

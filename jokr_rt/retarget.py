@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from jokr_rt.bundle import DIRECTIONS, Arrays, Bundle, open_bundle
 from jokr_rt.config import ModelConfig
 from jokr_rt.engines import MODES, DeviceEngine, Engine, FrameQueue, StagedEngine, Stages, load_engine
-from jokr_rt.engines.stages import Edit, GraphStages, StageFrames
+from jokr_rt.engines.stages import Edit, GraphStages, StageFrames, in_order
 from jokr_rt.errors import EngineError, UsageError
 from jokr_rt.frame import Frame
 from jokr_rt.keypoints import OneEuroFilter
@@ -69,7 +69,7 @@ class Retargeter:
         if mode not in MODES:
             raise UsageError(f"unknown mode {mode!r}; choose {' or '.join(MODES)}")
         model: Model = open_bundle(bundle) if isinstance(bundle, (str, Path)) else bundle
-        self.config = model.config
+        self.config, self.domains = model.config, model.domains
         self.direction = find_direction(direction, model.domains)
         self.mode = mode
         self._owns_engine = isinstance(engine, str)
@@ -124,7 +124,7 @@ class Retargeter:
         Raises EngineError, and UsageError for a mask of another shape and a frame that, smoothed, is not later than the
         last one.
         """
-        source = self._source(frame, mask)
+        source = self.source(frame, mask)
         with self.timings.measure("frame"):
             if smoothing is None and self._device_engine is not None:
                 return self._retarget_whole(self._device_engine, source)
@@ -164,7 +164,28 @@ class Retargeter:
         with self.timings.measure("draw"):
             return self._stages.draw(keypoints[None])[0]
 
-    def _source(self, frame: Frame, mask: NDArray[np.bool_] | None) -> Frame:
+    def extract_all(
+        self, pairs: Iterable[Pair]
+    ) -> Generator[tuple[NDArray[np.float32], NDArray[np.float32]], None, None]:
+        """`extract` for each frame of a stream with its mask or None, letterboxed, in order.
+
+        With mode "throughput" some frames are drawn from `pairs` before the first result is yielded.
+        """
+        return in_order(lambda pair: self.extract(self.source(*pair).rgb), pairs, self._workers)
+
+    def draw_all(self, poses: Iterable[NDArray[np.float32]]) -> Generator[NDArray[np.uint8], None, None]:
+        """`draw` for each of the poses (K, 2), in order. As `extract_all` otherwise."""
+        return in_order(self.draw, poses, self._workers)
+
+    @property
+    def _workers(self) -> int:
+        return self._stages.workers if self.mode == "throughput" else 1
+
+    def source(self, frame: Frame, mask: NDArray[np.bool_] | None) -> Frame:
+        """What the extractor sees of a frame: size x size, and black where its mask (size, size) is not true.
+
+        Raises UsageError for a mask of another shape.
+        """
         source = letterbox(frame, self.size)
         return source if mask is None else _before_black(source, mask)
 
@@ -196,7 +217,7 @@ class Retargeter:
         """Enqueue the next of the pairs; false if there is none."""
         if (pair := next(pairs, None)) is None:
             return False
-        source, start = self._source(*pair), time.perf_counter()
+        source, start = self.source(*pair), time.perf_counter()
         queue.enqueue(source.rgb[None])
         begun.append((source, start))
         return True

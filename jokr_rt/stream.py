@@ -1,31 +1,39 @@
-"""A whole video through a retargeter: decoding, inference and encoding side by side, in constant memory."""
+"""A whole video through a retargeter: decoding, inference and encoding side by side.
 
+Memory is constant, but for the motion where that is needed as a whole.
+"""
+
+import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from jokr_rt.errors import JokrError, UsageError
+from jokr_rt.bundle import DIRECTIONS
+from jokr_rt.edits import Edits, check_keypoints
+from jokr_rt.errors import InputError, UsageError
 from jokr_rt.frame import Frame
 from jokr_rt.interrupt import Interrupt, deferred_interrupt
 from jokr_rt.keypoints import OneEuroFilter, draw_keypoints
+from jokr_rt.pipeline import Pipeline, finishing, read_ahead, timed
 from jokr_rt.retarget import Retargeted, Retargeter
-from jokr_rt.timing import Timings, process_age
-from jokr_rt.video import Pair, VideoWriter, letterbox, open_masks, open_video, with_masks
+from jokr_rt.timing import Timings
+from jokr_rt.tracks import EDITED_TIME_BASE, MAX_POINTS, Tracks, edit_tracks
+from jokr_rt.video import Pair, VideoSource, VideoWriter, letterbox, open_masks, open_video, with_masks
+
+_log = logging.getLogger(__name__)
 
 LAYOUTS = {"output": 1, "side-by-side": 3}
 """What a frame of the output shows, and how many squares that is."""
 
-DEPTH = 4  # frames that wait before and after inference: evens out the coder's moods, and bounds the memory
-
 Progress = Callable[[int, int | None], None]
-"""Told after every frame: frames done, and an estimate of how many there are."""
+"""Told after every frame: frames done, and an estimate of how many there are. What it raises ends the run."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ def retarget_stream(
     *,
     masks: str | Path | None = None,
     smooth: float | None = None,
+    edits: Edits | None = None,
     layout: str = "output",
     size: int | None = None,
     codec: str | None = None,
@@ -65,123 +74,224 @@ def retarget_stream(
     """Retarget every frame of a video, a folder of frames or an image sequence, in order, at its own time.
 
     masks: a mask for each frame (white is the object), from a video or folder. smooth: cutoff in Hz, at rest, of a
-    `OneEuroFilter` on the keypoints; lower is calmer and lags more. layout: "output", or "side-by-side" for input,
-    keypoints and output. size: side of each of these squares in pixels, as the model has it unless given.
-    codec, crf, audio, overwrite: see `VideoWriter`; audio copies the source's sound.
+    `OneEuroFilter` on the keypoints; lower is calmer and lags more. edits: what becomes of the motion. They need all of
+    it, so that the source is read first, and drawn then; `progress` counts both. layout: "output", or "side-by-side"
+    for input, keypoints and output. size: side of each of these squares in pixels, as the model has it unless given.
+    codec, crf, audio, overwrite: see `VideoWriter`; audio copies the source's sound, unless `edits` scale time.
 
     Whatever ends the run early, Ctrl-C too, leaves what was done as a playable `output`.part, and the message of a
     JokrError or KeyboardInterrupt says so. Raises UsageError, InputError, OutputError, EngineError.
     """
-    if layout not in LAYOUTS:
-        raise UsageError(f"unknown layout {layout!r}; choose {' or '.join(LAYOUTS)}")
-    if size is not None and not 16 <= size <= 4096:
-        raise UsageError(f"size must be between 16 and 4096 pixels, not {size}")
     if smooth is not None and not 0 < smooth < math.inf:
         raise UsageError(f"smooth must be a cutoff frequency above 0 Hz, not {smooth}")
     if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
         raise UsageError(f"{output}: is the input; choose another name for the output")
-    smoothing = OneEuroFilter(smooth) if smooth is not None else None
-    retargeter.timings = timings = Timings()
-    start = time.perf_counter()
+    is_scaled = _check_edits(retargeter, edits, smooth, layout)
+    run = _Run(retargeter, size, layout, progress, passes=1 if edits is None else 2)
+    with ExitStack() as stack:
+        clip = stack.enter_context(_open(retargeter, source, masks))
+        if is_scaled and audio and clip.video.has_audio:
+            _log.warning("%s: its sound is left out, for the edits scale time", source)
+        writer = run.writer(
+            output,
+            time_base=EDITED_TIME_BASE if is_scaled else clip.video.time_base,
+            rate=clip.video.rate,
+            codec=codec,
+            crf=crf,
+            audio_from=source if audio and clip.video.has_audio and not is_scaled else None,
+            overwrite=overwrite,
+        )
+        with finishing(writer) as interrupt:
+            if edits is None:
+                run.retarget(clip, OneEuroFilter(smooth) if smooth is not None else None, writer, interrupt)
+            else:
+                tracks = edit_tracks(edits, run.find(clip, interrupt))
+                again = stack.enter_context(_open(retargeter, source, masks)) if layout == "side-by-side" else None
+                run.draw(tracks, again, writer, interrupt)
+    return run.report(writer)
+
+
+def find_tracks(
+    retargeter: Retargeter, source: str | Path, *, masks: str | Path | None = None, progress: Progress | None = None
+) -> Tracks:
+    """The motion in a video, folder or sequence: what `retarget_stream` draws, which `render_stream` does of it later.
+
+    masks, progress: as there. Raises UsageError, InputError, EngineError.
+    """
+    with _open(retargeter, source, masks) as clip, deferred_interrupt() as interrupt:
+        return _Run(retargeter, None, "output", progress).find(clip, interrupt)
+
+
+def render_stream(
+    retargeter: Retargeter,
+    tracks: Tracks,
+    output: str | Path,
+    *,
+    edits: Edits | None = None,
+    size: int | None = None,
+    codec: str | None = None,
+    crf: int = 18,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Draw the target's creature in every pose of a motion, edited or not, at its time. There is no sound.
+
+    The pictures are, to the bit before they are encoded, those of `retarget_stream` for the clip that the motion was
+    found in, with the same edits, engine and mode. The rest is as there; UsageError also for a motion of another number
+    of keypoints than the model's.
+    """
+    if tracks.keypoints.shape[1] != retargeter.config.keypoints:
+        count = tracks.keypoints.shape[1]
+        raise UsageError(f"the motion is of {count} keypoints, and the model has {retargeter.config.keypoints}")
+    _check_edits(retargeter, edits)
+    run = _Run(retargeter, size, "output", progress)
+    drawn = edit_tracks(edits, tracks) if edits is not None else tracks
+    writer = run.writer(
+        output, time_base=drawn.time_base, rate=drawn.rate, codec=codec, crf=crf, audio_from=None, overwrite=overwrite
+    )
+    with finishing(writer) as interrupt:
+        run.draw(drawn, None, writer, interrupt)
+    return run.report(writer)
+
+
+def _check_edits(
+    retargeter: Retargeter, edits: Edits | None, smooth: float | None = None, layout: str = "output"
+) -> bool:
+    """Whether they scale time. Raises UsageError where they do not go with the rest; before any work is done."""
+    if edits is None:
+        return False
+    check_keypoints(edits, retargeter.config.keypoints)
+    if smooth is not None:
+        raise UsageError("edits have a smoothing of their own; set it there, and leave smooth out")
+    if edits.speed != 1 and layout == "side-by-side":
+        raise UsageError(
+            "the layout side-by-side needs a frame of the input for each drawn one: not where edits scale time"
+        )
+    return edits.speed != 1
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """An opened source. pairs: its frames with their masks; once."""
+
+    video: VideoSource
+    pairs: Iterator[Pair]
+
+
+@contextmanager
+def _open(retargeter: Retargeter, source: str | Path, masks: str | Path | None) -> Iterator[_Clip]:
     with ExitStack() as stack:
         video = stack.enter_context(open_video(source, size=retargeter.size))
         mattes = stack.enter_context(open_masks(masks, size=retargeter.size)) if masks is not None else None
-        side = size or retargeter.size
-        writer = VideoWriter(
-            output,
-            width=side * LAYOUTS[layout],
-            height=side,
-            time_base=video.time_base,
-            rate=video.rate,
-            codec=codec,
-            crf=crf,
-            audio_from=source if audio and video.has_audio else None,
-            overwrite=overwrite,
-        )
-        try:
-            with deferred_interrupt() as interrupt, writer:
-                pipeline = _Pipeline(retargeter, smoothing, writer, layout, timings, interrupt)
-                pipeline.run(with_masks(video, mattes), lambda done: progress and progress(done, video.length_estimate))
-        except (JokrError, KeyboardInterrupt) as error:
-            raise _with_remains(error, writer) from error
-    return Report(writer.frames, time.perf_counter() - start, timings.milliseconds(), pipeline.first_frame_s)
+        yield _Clip(video, with_masks(video, mattes))
 
 
-class _Pipeline:
-    """One thread reads, the caller's infers, one writes; each works on one frame at a time, so that none can hang."""
+@dataclass(frozen=True)
+class _Posed:
+    """A pose (K, 2) to draw, its time, and the frame with its mask that is shown beside it, if any is."""
+
+    keypoints: NDArray[np.float32]
+    pts: int
+    pair: Pair | None
+
+
+class _Run:
+    """One output of retargeted or drawn frames. layout: one of `LAYOUTS`. passes: what `progress` is told of."""
 
     def __init__(
-        self,
-        retargeter: Retargeter,
-        smoothing: OneEuroFilter | None,
-        writer: VideoWriter,
-        layout: str,
-        timings: Timings,
-        interrupt: Interrupt,
+        self, retargeter: Retargeter, size: int | None, layout: str, progress: Progress | None, passes: int = 1
     ) -> None:
-        self.retargeter = retargeter
-        self.smoothing = smoothing
-        self.writer = writer
-        self.side_by_side = layout == "side-by-side"
-        self.timings = timings
-        self.interrupt = interrupt
+        if layout not in LAYOUTS:
+            raise UsageError(f"unknown layout {layout!r}; choose {' or '.join(LAYOUTS)}")
+        if size is not None and not 16 <= size <= 4096:
+            raise UsageError(f"size must be between 16 and 4096 pixels, not {size}")
+        self.retargeter, self.layout, self.progress, self.passes = retargeter, layout, progress, passes
+        self.side = size or retargeter.size
+        retargeter.timings = self.timings = Timings()
         self.first_frame_s: float | None = None
+        self._found = 0
+        self._start = time.perf_counter()
 
-    def run(self, pairs: Iterator[Pair], tell: Callable[[int], None]) -> None:
-        with ThreadPoolExecutor(1, "jokr-read") as reading, ThreadPoolExecutor(1, "jokr-write") as writing:
-            self._pump(pairs, reading, writing, tell)
+    def writer(self, output: str | Path, **options: Any) -> VideoWriter:
+        """options: of `VideoWriter`."""
+        return VideoWriter(output, width=self.side * LAYOUTS[self.layout], height=self.side, **options)
 
-    def _pump(self, pairs: Iterator[Pair], reading: Executor, writing: Executor, tell: Callable[[int], None]) -> None:
-        ahead = deque(reading.submit(self._read, pairs) for _ in range(DEPTH))
-        begun: deque[Frame] = deque()
-        behind: deque[Future[None]] = deque()
+    def retarget(self, clip: _Clip, smoothing: OneEuroFilter | None, writer: VideoWriter, interrupt: Interrupt) -> None:
+        def compose(pair: Pair, result: Retargeted) -> Frame:
+            return self._compose(pair[0], result.source, result.keypoints, result.image)
 
-        def read() -> Iterator[Pair]:
-            while not self.interrupt.requested and (pair := ahead.popleft().result()) is not None:
-                ahead.append(reading.submit(self._read, pairs))
-                begun.append(pair[0])
+        def infer(pairs: Iterator[Pair]) -> Generator[Retargeted, None, None]:
+            return self.retargeter.retarget_all(pairs, smoothing)
+
+        pipeline = Pipeline(infer, compose, writer, self.timings, interrupt)
+        pipeline.run(timed(clip.pairs, self.timings), lambda done: self._tell(done, clip.video.length_estimate))
+        self.first_frame_s = pipeline.first_frame_s
+
+    def find(self, clip: _Clip, interrupt: Interrupt) -> Tracks:
+        """The motion in a clip, nothing written."""
+        pts: list[int] = []
+        found: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+        video, longest = clip.video, MAX_POINTS // self.retargeter.config.keypoints
+
+        def noting(pairs: Iterator[Pair]) -> Iterator[Pair]:
+            for pair in pairs:
+                if len(pts) == longest:
+                    raise InputError(f"{video.path}: motion of more than {longest} frames is not held; cut it first")
+                pts.append(pair[0].pts)
                 yield pair
 
-        with closing(self.retargeter.retarget_all(read(), self.smoothing)) as results:
-            for done, result in enumerate(results, start=1):
-                if done == 1:
-                    self.first_frame_s = process_age()
-                # Finished writes are looked at right away: a full disk ends the run now, not DEPTH frames later.
-                while behind and (behind[0].done() or len(behind) == DEPTH):
-                    behind.popleft().result()
-                behind.append(writing.submit(self._write, begun.popleft(), result, behind[-1] if behind else None))
-                tell(done)
-        self.interrupt.raise_if_requested()
-        for write in behind:
-            write.result()
+        with (
+            closing(read_ahead(timed(clip.pairs, self.timings), interrupt)) as pairs,
+            closing(self.retargeter.extract_all(noting(pairs))) as results,
+        ):
+            for result in results:
+                found.append(result)
+                self._tell(len(found), video.length_estimate and self.passes * video.length_estimate)
+        interrupt.raise_if_requested()
+        self._found = len(found)
+        keypoints, confidence = (np.stack(arrays) for arrays in zip(*found, strict=True))
+        domain = self.retargeter.domains[DIRECTIONS[self.retargeter.direction][0]]
+        ticks = np.array(pts, np.int64)
+        return Tracks(ticks, video.time_base, video.rate, keypoints, confidence, domain, self.retargeter.size)
 
-    def _read(self, pairs: Iterator[Pair]) -> Pair | None:
-        start = time.perf_counter()
-        pair = next(pairs, None)
-        if pair is not None:
-            self.timings.add("read", time.perf_counter() - start)
-        return pair
+    def draw(self, tracks: Tracks, clip: _Clip | None, writer: VideoWriter, interrupt: Interrupt) -> None:
+        """clip: what is shown beside the output, if anything is."""
+        before = self._found
 
-    def _write(self, frame: Frame, result: Retargeted, last: Future[None] | None) -> None:
-        if last is not None:
-            last.result()  # raises where it failed: this frame would come after a gap
-        with self.timings.measure("write"):
-            self.writer.write(self._compose(frame, result))
+        def compose(posed: _Posed, image: NDArray[np.uint8]) -> Frame:
+            drawn = Frame(image, posed.pts, tracks.time_base)
+            if posed.pair is None:
+                return self._compose(drawn, drawn, posed.keypoints, drawn)
+            return self._compose(posed.pair[0], self.retargeter.source(*posed.pair), posed.keypoints, drawn)
 
-    def _compose(self, frame: Frame, result: Retargeted) -> Frame:
-        """The output, or input, keypoints on the dimmed input and output in a row."""
-        side = self.writer.height
-        image = letterbox(result.image, side)
-        if not self.side_by_side:
+        def infer(poses: Iterator[_Posed]) -> Generator[NDArray[np.uint8], None, None]:
+            return self.retargeter.draw_all(posed.keypoints for posed in poses)
+
+        pipeline = Pipeline(infer, compose, writer, self.timings, interrupt)
+        pipeline.run(_posed(tracks, clip), lambda done: self._tell(before + done, before + len(tracks)))
+        self.first_frame_s = pipeline.first_frame_s
+
+    def _tell(self, done: int, total: int | None) -> None:
+        if self.progress:
+            self.progress(done, total)
+
+    def _compose(self, frame: Frame, source: Frame, keypoints: NDArray[np.float32], drawn: Frame) -> Frame:
+        """The output, or input, keypoints on what was seen of it, dimmed, and output in a row."""
+        image = letterbox(drawn, self.side)
+        if self.layout == "output":
             return image
-        keypoints = draw_keypoints(letterbox(result.source, side).rgb // 2, result.keypoints)
-        row = np.concatenate([letterbox(frame, side).rgb, keypoints, image.rgb], axis=1)
+        seen = draw_keypoints(letterbox(source, self.side).rgb // 2, keypoints)
+        row = np.concatenate([letterbox(frame, self.side).rgb, seen, image.rgb], axis=1)
         return Frame(row, image.pts, image.time_base)
 
+    def report(self, writer: VideoWriter) -> Report:
+        seconds = time.perf_counter() - self._start
+        return Report(writer.frames, seconds, self.timings.milliseconds(), self.first_frame_s)
 
-def _with_remains(error: JokrError | KeyboardInterrupt, writer: VideoWriter) -> JokrError | KeyboardInterrupt:
-    """The same error, also saying what is left of the output."""
-    if not writer.part.exists() or not writer.frames or str(writer.part) in str(error):
-        return error
-    kept = f"the first {writer.frames} frames are kept in {writer.part}"
-    return type(error)(f"{error}; {kept}" if str(error) else kept)
+
+def _posed(tracks: Tracks, clip: _Clip | None) -> Iterator[_Posed]:
+    for keypoints, pts in zip(tracks.keypoints, tracks.pts.tolist(), strict=True):
+        pair = next(clip.pairs, None) if clip else None
+        if clip and pair is None:
+            raise InputError(f"{clip.video.path}: has fewer frames than a moment ago; is it being written?")
+        yield _Posed(keypoints, pts, pair)

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from jokr_rt.errors import UsageError
-from jokr_rt.keypoints import OneEuroFilter, draw_keypoints, interpolate, keypoint_colours, smooth
+from jokr_rt.keypoints import METHODS, OneEuroFilter, draw_keypoints, interpolate, keypoint_colours, smooth
 from tests.tolerances import EXACT
 
 Doubles = NDArray[np.float64]
@@ -150,7 +150,7 @@ def test_beta_multiplies_the_speed() -> None:
     np.testing.assert_allclose(found[1:, 0], [[first, -first], [second, -second]], atol=EXACT)
 
 
-@given(tracks(), methods)
+@given(tracks(), st.sampled_from(METHODS))
 def test_interpolation_passes_through_the_poses_and_holds_the_ends(timed: tuple[Doubles, Doubles], method: str) -> None:
     times, track = timed
     assert np.array_equal(interpolate(times, track, times, method), track)
@@ -159,6 +159,12 @@ def test_interpolation_passes_through_the_poses_and_holds_the_ends(timed: tuple[
     outside = interpolate(times, track, [times[0] - 3, times[-1] + 3], method)
     assert np.array_equal(outside, track[[0, -1]])
     assert interpolate(times, track, [], method).shape == (0, 3, 2)
+
+
+def test_hold_keeps_each_pose_until_the_next() -> None:
+    p = np.array([[0.1, 0.5], [-0.3, 0.2], [0.4, -0.1]])
+    found = interpolate([0, 1, 3], p[:, None], [0.999, 1, 2.999, 3, 9, -1], "hold")
+    assert np.array_equal(found[:, 0], p[[0, 1, 1, 2, 2, 0]])
 
 
 @given(tracks(2), coordinates, coordinates, methods)
@@ -207,7 +213,10 @@ def test_keypoints_keep_the_dtype_that_the_graphs_take() -> None:
         (lambda: smooth([0, 1, 1], np.zeros((3, 2, 2))), "times must increase, but 1.0 s comes after 1.0 s"),
         (lambda: smooth([0, 1], np.zeros((3, 2, 2))), "one time for each pose, and at least one; not 2 for 3"),
         (lambda: interpolate([], np.zeros((0, 2, 2)), [0]), "and at least one; not 0 for 0"),
-        (lambda: interpolate([0], np.zeros((1, 2, 2)), [0], "spline"), "unknown interpolation 'spline'; choose linear"),
+        (
+            lambda: interpolate([0], np.zeros((1, 2, 2)), [0], "spline"),
+            "unknown interpolation 'spline'; choose linear, cubic or hold",
+        ),
         (lambda: interpolate([0], np.zeros((1, 2)), [0]), "expected a track (T, K, 2) of floats, not float64 (1, 2)"),
         (lambda: interpolate([0], np.zeros((1, 2, 2), int), [0]), "a track (T, K, 2) of floats, not int64"),
         (lambda: interpolate([0], np.zeros((1, 2, 2)), [np.inf]), "times (T,) must hold finite numbers only"),

@@ -18,7 +18,8 @@ from jokr_rt.bundle import Arrays, Bundle
 from jokr_rt.engines import Engine, load_engine
 from jokr_rt.errors import EngineError, InputError, JokrError, OutputError, UsageError
 from jokr_rt.keypoints import smooth
-from jokr_rt.stream import DEPTH, retarget_stream
+from jokr_rt.pipeline import DEPTH
+from jokr_rt.stream import retarget_stream
 from jokr_rt.video import VideoSource, VideoWriter, letterbox, open_masks
 from tests import clips
 from tests.process import ROOT, jokr

@@ -1,10 +1,11 @@
 """Frames on the processor: a direction's graphs as two calls, and the queue that schedules several frames of them."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,10 @@ from jokr_rt.timing import Timings
 
 Edit = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """From keypoints (1, K, 2) as found to those that are drawn."""
+
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class GraphStages:
@@ -94,3 +99,21 @@ class StageFrames:
         if before is not None:
             before.result()
         return self._edit(keypoints)
+
+
+def in_order(call: Callable[[_Item], _Result], items: Iterable[_Item], workers: int) -> Generator[_Result, None, None]:
+    """`map`, by as many threads: some items are taken ahead, and the results come in their order."""
+    if workers == 1:
+        yield from map(call, items)
+        return
+    with ThreadPoolExecutor(workers, "jokr-infer") as pool:
+        begun: deque[Future[_Result]] = deque()
+        try:
+            for item in items:
+                begun.append(pool.submit(call, item))
+                if len(begun) > workers:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

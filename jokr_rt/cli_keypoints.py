@@ -1,0 +1,102 @@
+"""The command lines of `jokr keypoints` and `jokr render`: motion out of a clip, and into a video."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jokr_rt.cli_model import load_retargeter, medians, print_report
+from jokr_rt.cli_options import (
+    argument_path,
+    edits_option,
+    engine_options,
+    json_option,
+    masks_option,
+    option_path,
+    overwrite_option,
+    video_options,
+    video_output_option,
+)
+
+
+@click.command()
+@argument_path("model", "BUNDLE")
+@argument_path("source", "INPUT")
+@option_path("-o", "--output", required=True, text="JSON file to write.")
+@click.option("--direction", default="a2b", show_default=True, help="a2b: A is in the clip; b2a: B is.")
+@masks_option
+@engine_options
+@overwrite_option
+@json_option
+def keypoints(
+    model: Path,
+    source: Path,
+    output: Path,
+    direction: str,
+    masks: Path | None,
+    engine: str,
+    precision: str | None,
+    mode: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write where the keypoints are in each frame of INPUT: what `jokr render` draws from.
+
+    The file is there once all of INPUT was read.
+    """
+    from jokr_rt.console import frame_progress
+    from jokr_rt.documents import check_output
+    from jokr_rt.stream import find_tracks
+    from jokr_rt.tracks import write_tracks
+
+    check_output(output, overwrite)
+    retargeter, runs = load_retargeter(model, direction, engine, precision, mode)
+    with frame_progress() as progress:
+        tracks = find_tracks(retargeter, source, masks=masks, progress=progress)
+    write_tracks(output, tracks, overwrite)
+    count, stages = tracks.keypoints.shape[1], retargeter.timings.milliseconds()
+    if as_json:
+        told = {"frames": len(tracks), "keypoints": count, "domain": tracks.domain, "stages": stages}
+        click.echo(json.dumps({"output": str(output)} | runs | told))
+    else:
+        click.echo(f"{output}: {count} keypoints in {len(tracks)} frames of {tracks.domain} ({medians(stages)})")
+
+
+@click.command()
+@argument_path("model", "BUNDLE")
+@argument_path("tracks", "TRACKS")
+@video_output_option
+@click.option("--direction", help="a2b: B moves like A; b2a: A like B.  [default: by whose motion TRACKS is, or a2b]")
+@edits_option
+@engine_options
+@video_options
+@overwrite_option
+@json_option
+def render(
+    model: Path,
+    tracks: Path,
+    output: Path,
+    direction: str | None,
+    edits: Path | None,
+    engine: str,
+    precision: str | None,
+    mode: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Draw a creature in the poses of TRACKS, which `jokr keypoints` wrote, or you by hand; no other video is needed.
+
+    The pictures are those of `jokr run` for the clip, with the same edits. There is no sound.
+    """
+    from jokr_rt.console import frame_progress
+    from jokr_rt.edits import read_edits
+    from jokr_rt.stream import render_stream
+    from jokr_rt.tracks import read_tracks
+
+    motion = read_tracks(tracks)
+    document = None if edits is None else read_edits(edits)
+    retargeter, runs = load_retargeter(model, direction, engine, precision, mode, motion.domain)
+    with frame_progress() as progress:
+        report = render_stream(retargeter, motion, output, edits=document, progress=progress, **options)
+    print_report(output, runs, report, as_json)

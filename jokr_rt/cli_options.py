@@ -1,0 +1,62 @@
+"""Arguments and options that commands share, and the line that says what runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+ENGINES = "openvino, onnxruntime, onnxruntime-cuda, tensorrt"
+
+_Decorator = Callable[[Any], Any]
+
+
+def say(words: str) -> None:
+    """One line on stderr."""
+    click.echo(" ".join(words.splitlines()), err=True)
+
+
+def argument_path(name: str, metavar: str) -> _Decorator:
+    return click.argument(name, metavar=metavar, type=click.Path(path_type=Path))
+
+
+def option_path(*names: str, required: bool = False, text: str) -> _Decorator:
+    return click.option(*names, required=required, type=click.Path(path_type=Path), help=text)
+
+
+def _together(*options: _Decorator) -> _Decorator:
+    """As one, in this order in the help."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout; words go to stderr.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
+masks_option = option_path("--masks", text="A mask for each frame, white on the object: a video or a folder.")
+edits_option = option_path("--edits", text="What becomes of the motion: a document of the studio's, or your own.")
+video_output_option = option_path("-o", "--output", required=True, text="Video to write: .mp4, .mov, .mkv or .webm.")
+precision_option = click.option(
+    "--precision", help="fp32, bf16, int8 or fp16, as bundle and engine have it.  [default: the fastest of them]"
+)
+engine_options = _together(
+    click.option("--engine", default="auto", show_default=True, help=f"auto, {ENGINES}, torch or torch-cuda."),
+    precision_option,
+    click.option(
+        "--mode",
+        default="throughput",
+        show_default=True,
+        help="throughput: several frames at once, for files; latency: one, with all cores on it.",
+    ),
+)
+video_options = _together(
+    click.option("--size", type=int, help="Side of the output in pixels.  [default: the model's]"),
+    click.option(
+        "--codec", help="Video codec, such as libx264, libx265 or libvpx-vp9.  [default: by the output's name]"
+    ),
+    click.option("--crf", type=click.IntRange(0, 63), default=18, show_default=True, help="Quality: lower is better."),
+)
