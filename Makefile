@@ -1,6 +1,7 @@
 # Two commands are all a newcomer needs: `make demo` and `make test`. Each sets up its own virtual environment.
 PYTHON ?= python3
 DEMO := .venv/demo
+comma := ,
 DEV := .venv/dev
 TENSORRT := $(patsubst tests/%.txt,.venv/%/ready,$(wildcard tests/tensorrt-*.txt))
 
@@ -27,9 +28,9 @@ MINUTES ?= 20
 soak: $(DEV)/ready
 	$(DEV)/bin/python -m tests.soak $(MINUTES)
 
-# The runtime alone: no torch, no onnx.
+# The runtime and the studio: no torch, no onnx.
 $(DEMO)/ready: setup.py pyproject.toml
-	$(call venv,$(DEMO),cpu)
+	$(call venv,$(DEMO),cpu$(comma)studio)
 
 $(DEV)/ready: setup.py pyproject.toml
 	$(call venv,$(DEV),dev)

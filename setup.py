@@ -15,6 +15,7 @@ TRAIN = [
     "tomli>=2.0; python_version < '3.11'", "tomli-w>=1.0",
 ]  # fmt: skip
 INT8 = ["nncf>=3.0", "onnx>=1.18", *CPU]
+STUDIO = ["aiohttp>=3.10"]
 LIVE = ["prometheus-client>=0.20"]
 EVALUATE = ["jinja2>=3.1", "matplotlib>=3.8", "scikit-image>=0.22", "scikit-learn>=1.4"]
 
@@ -27,7 +28,10 @@ setup(
     license="MIT",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["jokr_rt", "jokr_rt.*", "export", "export.*", "trt_plugins", "trt_plugins.*"]),
-    package_data={"jokr_rt": ["py.typed", "evaluation/report.html.jinja"], "trt_plugins": ["affine_grid_sample.cu"]},
+    package_data={
+        "jokr_rt": ["py.typed", "evaluation/report.html.jinja", "studio/page/*"],
+        "trt_plugins": ["affine_grid_sample.cu"],
+    },
     install_requires=[
         "numpy>=1.26",
         "av>=17.1",
@@ -44,10 +48,12 @@ setup(
         "tensorrt": ["tensorrt>=10.9,<12", "cuda-bindings>=12.9", "nvidia-cuda-nvrtc>=13", "onnx>=1.18"],
         "train": TRAIN,
         "evaluate": EVALUATE,
+        "studio": STUDIO,
         "dev": [
             *INT8,
             *TRAIN,
             *EVALUATE,
+            *STUDIO,
             *LIVE,
             "cuda-bindings>=12.9",
             "hypothesis>=6.100",
@@ -55,6 +61,7 @@ setup(
             "mypy>=1.11",
             "nvidia-cuda-nvcc-cu12==12.9.86",  # its ptxas stands for a driver's: older than NVRTC, as drivers often are
             "nvidia-cuda-nvrtc==13.5.37",
+            "playwright>=1.45",  # drives the system's Chromium; its own is not needed
             "pytest>=8.2",
             "pytest-cov>=5.0",
             "pytest-timeout>=2.3",

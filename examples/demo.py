@@ -42,6 +42,8 @@ Look at
   {folder / "out.mp4"}    input, keypoints and output side by side: the blue puppet walks like the brown one
   {folder / "sheet.png"}  the same as a picture; rows are input, keypoints, output, and the true answer,
                    which the model never saw: compare legs, tail and head of the last two rows
+Watch it move, drag its keypoints, or be the puppet before your camera:
+  {Path(sys.executable).with_name("jokr")} studio {BUNDLE} {folder / "source.mp4"}
 Your own two clips: see "Your own clips" in README.md""")
 
 

@@ -31,6 +31,7 @@ def test_the_demo_draws_the_other_puppet_in_the_pose_of_the_first(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "sheet.png") in done.stdout
+    assert f"jokr studio {ROOT / 'examples' / 'puppets.jokr'} {tmp_path / 'source.mp4'}\n" in done.stdout
     size = open_bundle(ROOT / "examples" / "puppets.jokr").config.size
     frames = list(read_video(tmp_path / "out.mp4"))
     assert len(frames) == 96

@@ -1,6 +1,8 @@
 """Reading and writing video. Nothing outside this package imports PyAV."""
 
 from jokr_rt.video.image import write_png
+from jokr_rt.video.jpeg import jpeg
+from jokr_rt.video.jpeg_reader import read_jpeg
 from jokr_rt.video.pairs import Pair, with_masks
 from jokr_rt.video.picture import letterbox, letterbox_box
 from jokr_rt.video.reader import MaskSource, VideoSource, open_masks, open_video, read_video
@@ -11,10 +13,12 @@ __all__ = [
     "Pair",
     "VideoSource",
     "VideoWriter",
+    "jpeg",
     "letterbox",
     "letterbox_box",
     "open_masks",
     "open_video",
+    "read_jpeg",
     "read_video",
     "with_masks",
     "write_png",

@@ -25,16 +25,25 @@ _PATTERN = re.compile(r"(?P<head>[^%]*)%(?P<padded>0?)(?P<digits>\d*)d(?P<tail>[
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
-def open_input(path: Path) -> InputContainer:
-    """Open a media file. Raises InputError if it is missing, empty or in no known format."""
+# A playlist or a script of FFmpeg's names other files, which it would read; these formats hold all of their data.
+_SELF_CONTAINED = "mov,matroska,webm,avi,mpegts"
+
+
+def open_input(path: Path, max_pixels: int | None = None) -> InputContainer:
+    """Open a media file. Raises InputError if it is missing, empty or in no known format.
+
+    max_pixels: of one picture, for a stranger's file: that must be a common container, which refers to nothing else.
+    """
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder")
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
+    allowed = {"format_whitelist": _SELF_CONTAINED} if max_pixels else {}
+    decoding = {"max_pixels": str(max_pixels)} if max_pixels else {}
     try:
         # `file:` keeps a name such as `12:30.mp4` from being taken for a network address; the whitelist keeps a
         # playlist from fetching anything that is not on this disk.
-        return av.open(f"file:{path}", container_options={"protocol_whitelist": "file"})
+        return av.open(f"file:{path}", container_options={"protocol_whitelist": "file", **allowed}, options=decoding)
     except (FFmpegError, OSError) as error:
         raise InputError(f"{path}: not a video or image that can be read, or cut off ({error.strerror})") from error
 
@@ -43,12 +52,13 @@ class FileDecoder:
     """Pictures of a video file.
 
     rate: average frames per second. time_base: seconds per tick of a picture's pts.
-    pixel_aspect: width / height of a stored pixel.
+    pixel_aspect: width / height of a stored pixel. max_pixels: see `open_input`; larger pictures are not decoded.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_pixels: int | None = None) -> None:
         self._path = path
-        self._container = open_input(path)
+        self._max_pixels = max_pixels
+        self._container = open_input(path, max_pixels)
         try:
             self._stream = stream = self._choose_stream()
             self._codec = self._choose_codec()
@@ -78,6 +88,13 @@ class FileDecoder:
         if self._stream.metadata.get("alpha_mode") == "1" and codec.name in _ALPHA_DECODERS:
             codec = av.Codec(_ALPHA_DECODERS[codec.name], "r").create("video")
         codec.thread_type = "AUTO"
+        if self._max_pixels:
+            if codec.width * codec.height > self._max_pixels:
+                size = f"{codec.width} x {codec.height} pixels"
+                raise InputError(
+                    f"{self._path}: its pictures have {size}, over {self._max_pixels:,}; make them smaller"
+                )
+            codec.options = {"max_pixels": str(self._max_pixels)}  # of a picture that grows on the way
         return codec
 
     def _declared_duration(self) -> Fraction | None:
@@ -177,10 +194,11 @@ def _is_whole_jpeg(data: bytes) -> bool:
     return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
 
 
-def open_decoder(path: Path, rate: Fraction | None) -> FileDecoder | ImageDecoder:
+def open_decoder(path: Path, rate: Fraction | None, max_pixels: int | None = None) -> FileDecoder | ImageDecoder:
     """Choose by what `path` is: a folder, a printf pattern such as `%05d.png`, or a video file.
 
-    rate: frames per second of images, FOLDER_RATE unless given; a video has its own.
+    rate: frames per second of images, FOLDER_RATE unless given; a video has its own. max_pixels: of a stranger's video,
+    see `open_input`.
     """
     if rate is not None and rate <= 0:
         raise UsageError(f"the frame rate must be positive, not {rate}")
@@ -190,7 +208,7 @@ def open_decoder(path: Path, rate: Fraction | None) -> FileDecoder | ImageDecode
         return ImageDecoder(_sequence(path, pattern), rate or FOLDER_RATE)
     if rate is not None:
         raise UsageError(f"{path}: a video has its own frame rate; give one only for a folder of frames")
-    return FileDecoder(path)
+    return FileDecoder(path, max_pixels)
 
 
 def _folder(folder: Path) -> list[Path]:

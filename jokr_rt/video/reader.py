@@ -37,9 +37,11 @@ class _Source(Iterator[_Item], Generic[_Item]):
     has_alpha: whether part of the first picture is transparent.
     """
 
-    def __init__(self, path: str | Path, size: int | None, rate: Fraction | None) -> None:
+    def __init__(
+        self, path: str | Path, size: int | None, rate: Fraction | None, max_pixels: int | None = None
+    ) -> None:
         self.path = Path(path)
-        self._decoder = decoder = open_decoder(self.path, rate)
+        self._decoder = decoder = open_decoder(self.path, rate, max_pixels)
         self.rate: Fraction = decoder.rate
         self.time_base: Fraction = decoder.time_base
         self.has_audio: bool = decoder.has_audio
@@ -153,7 +155,9 @@ class MaskSource(_Source[NDArray[np.bool_]]):
         return (self._canvas.alpha(picture) if self.has_alpha else self._canvas.grey(picture)) >= 128
 
 
-def open_video(path: str | Path, *, size: int | None = None, rate: Fraction | None = None) -> VideoSource:
+def open_video(
+    path: str | Path, *, size: int | None = None, rate: Fraction | None = None, max_pixels: int | None = None
+) -> VideoSource:
     """Open a video file, a folder of images (in natural order) or a pattern such as `shots/%05d.png`.
 
     Frames come upright, with square pixels and in full-range RGB, whatever the file's rotation, pixel shape, bit
@@ -161,12 +165,14 @@ def open_video(path: str | Path, *, size: int | None = None, rate: Fraction | No
 
     size: letterbox every frame into size x size pixels; None keeps the video's size.
     rate: frames per second of images, 10 unless given; a video has its own.
+    max_pixels: of a picture, for a video from a stranger: a larger one is refused before it is decoded, and so is a
+    kind of file that could name others to be read, such as a playlist.
 
     Raises InputError at once if the input is missing, empty, not a video or without pictures, and while iterating
     (after every frame up to there) if it is damaged, cut off or changes its size. Raises UsageError for a rate that
     cannot be meant.
     """
-    return VideoSource(path, size, rate)
+    return VideoSource(path, size, rate, max_pixels)
 
 
 def open_masks(path: str | Path, *, size: int | None = None) -> MaskSource:

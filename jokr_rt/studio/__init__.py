@@ -1,0 +1,1 @@
+"""The studio: a page in the browser to watch, steer and edit the motion. Nothing else imports aiohttp."""
