@@ -15,11 +15,14 @@ from hypothesis import settings
 
 from export import export_bundle
 from jokr_rt.bundle import Bundle, open_bundle
+from jokr_rt.cli import main
 from jokr_rt.training.checkpoint import load_checkpoint, save_checkpoint
 from jokr_rt.training.networks import Model
 from tests import cuda_double as cuda_doubles
 from tests import tensorrt_double as doubles
+from tests.process import Call
 from tests.quantised import add_int8
+from tests.threads import note_threads
 from tests.tiny import TINY, make_checkpoint
 
 torch.set_num_threads(1)  # beside the codecs' and engines' threads more of them wait, spinning, for a core
@@ -36,6 +39,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("JOKR_REQUIRE_GPU"):
             pytest.fail(f"{reason}, and JOKR_REQUIRE_GPU is set", pytrace=False)
         pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def threads_before() -> None:
+    note_threads()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,6 +77,19 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy of `tiny_bundle` for a test to damage."""
     return Path(shutil.copytree(tiny_bundle, tmp_path / "copy.jokr"))
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command in this process: exit code, stdout, stderr."""
+
+    def run(*args: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(arg) for arg in args])
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

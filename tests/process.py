@@ -4,11 +4,15 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from click.testing import Result
 
 ROOT = Path(__file__).parent.parent
+
+Call = Callable[..., tuple[int, str, str]]
+"""The fixture `call`."""
 
 
 def command(*args: str | Path, prelude: str = "") -> list[str]:

@@ -13,24 +13,8 @@ from typing import Any
 import pytest
 
 from jokr_rt import __version__, read_video
-from jokr_rt.cli import main
 from tests import clips
-from tests.process import ROOT, command, jokr, jokr_on_terminal
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process: exit code, stdout, stderr."""
-
-    def run(*args: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(arg) for arg in args])
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return run
+from tests.process import ROOT, Call, command, jokr, jokr_on_terminal
 
 
 @pytest.fixture

@@ -14,32 +14,17 @@ import pytest
 from numpy.typing import NDArray
 
 from jokr_rt import Frame, Retargeter, read_video
-from jokr_rt.cli import main
 from jokr_rt.edits import Edits, Key, KeyTrack, parse_edits, write_edits
 from jokr_rt.evaluation.puppets import BROWN, Motion, write_video
 from jokr_rt.keypoints import interpolate
 from jokr_rt.tracks import Tracks, read_tracks, write_tracks
 from jokr_rt.video import VideoWriter, open_video
 from tests import clips
-from tests.process import ROOT, command, jokr_on_terminal
+from tests.process import ROOT, Call, command, jokr_on_terminal
 
-Call = Callable[..., tuple[int, str, str]]
 Written = list[tuple[bytes, Fraction]]
 SHIPPED = ROOT / "examples" / "puppets.jokr"
 RUNS = "direction a2b, engine openvino, precision fp32, mode throughput\n"
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process: exit code, stdout, stderr."""
-
-    def run(*args: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(arg) for arg in args])
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture

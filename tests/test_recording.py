@@ -112,22 +112,3 @@ def test_a_recording_without_a_picture_is_no_file(tmp_path: Path) -> None:
     recording.open(None)
     recording.close()
     assert not (tmp_path / "rec.mp4").exists()
-
-
-_FULL_DISK = """
-import resource, sys, time
-from fractions import Fraction
-from jokr_rt.clock import RealClock
-from jokr_rt.live.sinks import Shown, SinkOptions, open_sink
-from tests import clips
-
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # what a write beyond it meets is an error
-clock = RealClock()
-sink = open_sink(sys.argv[1], (160, 120), SinkOptions(rate=Fraction(20), backoff_s=(0.01, 0.01)), clock)
-for number, picture in enumerate(clips.noise(60)):
-    sink.put(Shown(picture, clock.now(), Fraction(number, 20), True))
-    while sink.queue_depth:
-        time.sleep(0.001)
-sink.close(5)
-print(sink.failures, sink.retries, sink.shown, sink.dropped, sink.reason, sep="|")
-"""

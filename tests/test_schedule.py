@@ -29,6 +29,7 @@ from jokr_rt.training.engine import TorchEngine
 from jokr_rt.video import Pair
 from tests import clips
 from tests.process import ROOT
+from tests.threads import no_thread_is_left
 from tests.tiny import TINY, creature_frames
 from tests.tolerances import FP32, LEVELS
 
@@ -108,10 +109,6 @@ def assert_same(found: list[Retargeted], expected: list[Retargeted]) -> None:
         np.testing.assert_allclose(one.keypoints, other.keypoints, rtol=0, atol=FP32)
         np.testing.assert_allclose(one.confidence, other.confidence, rtol=0, atol=FP32)
         assert np.abs(one.image.rgb.astype(int) - other.image.rgb).max() <= LEVELS
-
-
-def no_thread_is_left() -> bool:
-    return not [thread for thread in threading.enumerate() if thread.name.startswith("jokr")]
 
 
 @pytest.mark.parametrize("smooth", [None, 0.5])

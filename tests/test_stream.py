@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -23,6 +22,7 @@ from jokr_rt.stream import retarget_stream
 from jokr_rt.video import VideoSource, VideoWriter, letterbox, open_masks
 from tests import clips
 from tests.process import ROOT, jokr
+from tests.threads import no_thread_is_left
 from tests.tolerances import FP32
 
 TICK = Fraction(1, 90000)
@@ -80,10 +80,6 @@ def audio_packets(path: Path) -> list[tuple[bytes, Fraction]]:
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(audio=0) if packet.dts is not None]
         return [(bytes(packet), packet.pts * packet.time_base) for packet in packets]
-
-
-def no_thread_is_left() -> bool:
-    return not [thread for thread in threading.enumerate() if thread.name.startswith("jokr")]
 
 
 def failure(run: Callable[[], object], kind: type[BaseException]) -> str:

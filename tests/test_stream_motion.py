@@ -17,10 +17,7 @@ from jokr_rt.errors import EngineError, InputError, UsageError
 from jokr_rt.stream import find_tracks, render_stream, retarget_stream
 from jokr_rt.tracks import Tracks
 from tests import clips
-
-
-def no_thread_is_left() -> bool:
-    return not [thread for thread in threading.enumerate() if thread.name.startswith("jokr")]
+from tests.threads import no_thread_is_left
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

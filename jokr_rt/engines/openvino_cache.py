@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import openvino as ov
@@ -21,6 +22,8 @@ from jokr_rt.engines.openvino_graphs import NAME, Part, core
 FORMAT_VERSION = 1
 LARGEST = 2 << 30  # bytes of all files; the ones that were not used for longest go first
 _DIGEST = hashlib.sha256().digest_size
+_BUILDING = Lock()
+"""Reading a graph calls back into Python for the operator of ours: one at a time, whatever OpenVINO holds meanwhile."""
 
 
 def compile_part(part: Part, options: dict[str, Any], monitor: Monitor) -> ov.CompiledModel:
@@ -31,7 +34,9 @@ def compile_part(part: Part, options: dict[str, Any], monitor: Monitor) -> ov.Co
             return _load(path, options)
         except (ValueError, RuntimeError, OSError) as error:
             monitor.say(f"{failure(NAME, f'{path} cannot be used', error)}; compiling {part.name} again")
-    compiled = core().compile_model(part.build(), "CPU", options)
+    with _BUILDING:
+        model = part.build()
+    compiled = core().compile_model(model, "CPU", options)
     try:
         _store(path, compiled.export_model())
     except OSError as error:

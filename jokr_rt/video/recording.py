@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from jokr_rt.documents import check_output
 from jokr_rt.errors import OutputError, UsageError
 from jokr_rt.video.encode import FORMATS
 from jokr_rt.video.live_mux import Coding, LiveMux
@@ -24,12 +25,7 @@ def check_recording(path: Path, overwrite: bool) -> None:
     """Raises UsageError for an unknown kind of file, OutputError where it cannot be written or exists already."""
     if FORMATS.get(path.suffix.lower()) not in _OPTIONS:
         raise UsageError(f"{path}: unknown kind of recording; the name must end in .mp4, .mov or .mkv")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: there is no folder {path.parent}; create it first")
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; give the name of a file")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: already exists; choose another name, or replace it with --overwrite")
+    check_output(path, overwrite)
 
 
 def free_names(path: Path) -> Iterator[Path]:
