@@ -30,6 +30,23 @@ class Histogram:
         position = int(np.searchsorted(ranks, max(1, math.ceil(percent / 100 * ranks[-1]))))
         return _SHORTEST * math.exp((position + 0.5) * _STEP)
 
+    def milliseconds(self) -> dict[str, float]:
+        """p50, p95 and p99; at least one was added."""
+        return {f"p{percent}": round(1e3 * self.percentile(percent), 3) for percent in (50, 95, 99)}
+
+    def copy(self) -> "Histogram":
+        return self.since(Histogram())
+
+    def since(self, earlier: "Histogram") -> "Histogram":
+        """What was added after `earlier`, a copy from then."""
+        later = Histogram()
+        later._counts = self._counts - earlier._counts
+        return later
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._counts.any()
+
 
 class Timings:
     """A histogram for each stage. Any thread may measure any of them."""
@@ -52,10 +69,7 @@ class Timings:
 
     def milliseconds(self) -> dict[str, dict[str, float]]:
         """p50, p95 and p99 of every stage, in the order the stages were first measured."""
-        return {
-            stage: {f"p{percent}": round(1e3 * histogram.percentile(percent), 3) for percent in (50, 95, 99)}
-            for stage, histogram in self._stages.items()
-        }
+        return {stage: histogram.milliseconds() for stage, histogram in self._stages.items()}
 
 
 def process_age() -> float | None:

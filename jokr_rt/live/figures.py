@@ -4,14 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
-from numpy.typing import NDArray
-
 from jokr_rt.live.loop import Stream
 from jokr_rt.live.sink import Sink
 from jokr_rt.timing import Histogram
-
-PERCENTILES = (50, 95, 99)
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,7 @@ class Meter:
         self._stream = stream
         self._last_s = stream.began_s
         self._captured = self._put = 0
-        self._seen: WeakKeyDictionary[Histogram, NDArray[np.int64]] = WeakKeyDictionary()
+        self._seen: WeakKeyDictionary[Histogram, Histogram] = WeakKeyDictionary()
 
     def read(self, now: float) -> StreamFigures:
         stream, source, elapsed = self._stream, self._stream.source, max(now - self._last_s, 1e-3)
@@ -111,13 +106,10 @@ class Meter:
 
     def _percentiles(self, histogram: Histogram) -> dict[str, float] | None:
         """Of what was added since the reading before; None where nothing was."""
-        counts = histogram._counts.copy()
-        new = Histogram()
-        new._counts = counts - self._seen.get(histogram, 0)
-        self._seen[histogram] = counts
-        if not new._counts.any():
-            return None
-        return {f"p{percent}": round(1e3 * new.percentile(percent), 3) for percent in PERCENTILES}
+        now = histogram.copy()
+        new = now.since(self._seen.get(histogram, Histogram()))
+        self._seen[histogram] = now
+        return None if new.is_empty else new.milliseconds()
 
 
 def summary(figures: StreamFigures) -> str:

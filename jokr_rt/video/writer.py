@@ -12,6 +12,7 @@ import av
 from av import Packet
 from av.error import FFmpegError
 
+from jokr_rt.documents import check_output
 from jokr_rt.errors import InputError, JokrError, OutputError, UsageError
 from jokr_rt.frame import Frame
 from jokr_rt.video.audio import AudioCopy
@@ -82,12 +83,7 @@ class VideoWriter:
         file_format = FORMATS.get(self.path.suffix.lower())
         if file_format is None:
             raise UsageError(f"{self.path}: unknown kind of video; the name must end in {', '.join(FORMATS)}")
-        if not self.path.parent.is_dir():
-            raise OutputError(f"{self.path}: there is no folder {self.path.parent}; create it first")
-        if self.path.is_dir():
-            raise OutputError(f"{self.path}: is a folder; give the name of a file")
-        if self.path.exists() and not overwrite:
-            raise OutputError(f"{self.path}: already exists; choose another name, or replace it with --overwrite")
+        check_output(self.path, overwrite)
         return file_format
 
     def _start(self) -> None:
