@@ -19,6 +19,7 @@ from jokr_rt.cli_live import live
 from jokr_rt.cli_model import load_retargeter, print_report
 from jokr_rt.cli_options import (
     ENGINES,
+    appearance_option,
     argument_path,
     edits_option,
     engine_options,
@@ -85,6 +86,7 @@ main.add_command(live)
     help="Smooth the keypoints: cutoff where they rest. 3 calms jitter; lower lags more.",
 )
 @edits_option
+@appearance_option
 @engine_options
 @click.option("--layout", default="output", show_default=True, help="output, or side-by-side (+ input, keypoints).")
 @video_options
@@ -100,6 +102,7 @@ def run(
     precision: str | None,
     mode: str,
     edits: Path | None,
+    appearance: Path | None,
     no_audio: bool,
     as_json: bool,
     **options: Any,
@@ -114,7 +117,7 @@ def run(
     from jokr_rt.stream import retarget_stream
 
     document = None if edits is None else read_edits(edits)
-    retargeter, runs = load_retargeter(model, direction, engine, precision, mode)
+    retargeter, runs = load_retargeter(model, direction, engine, precision, mode, appearance=appearance)
     with frame_progress() as progress:
         report = retarget_stream(
             retargeter, source, output, edits=document, audio=not no_audio, progress=progress, **options

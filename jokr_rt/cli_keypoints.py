@@ -8,6 +8,7 @@ import click
 
 from jokr_rt.cli_model import load_retargeter, medians, print_report
 from jokr_rt.cli_options import (
+    appearance_option,
     argument_path,
     edits_option,
     engine_options,
@@ -69,6 +70,7 @@ def keypoints(
 @video_output_option
 @click.option("--direction", help="a2b: B moves like A; b2a: A like B.  [default: by whose motion TRACKS is, or a2b]")
 @edits_option
+@appearance_option
 @engine_options
 @video_options
 @overwrite_option
@@ -79,6 +81,7 @@ def render(
     output: Path,
     direction: str | None,
     edits: Path | None,
+    appearance: Path | None,
     engine: str,
     precision: str | None,
     mode: str,
@@ -96,7 +99,9 @@ def render(
 
     motion = read_tracks(tracks)
     document = None if edits is None else read_edits(edits)
-    retargeter, runs = load_retargeter(model, direction, engine, precision, mode, motion.domain)
+    retargeter, runs = load_retargeter(
+        model, direction, engine, precision, mode, domain=motion.domain, appearance=appearance
+    )
     with frame_progress() as progress:
         report = render_stream(retargeter, motion, output, edits=document, progress=progress, **options)
     print_report(output, runs, report, as_json)

@@ -39,7 +39,7 @@ class _Sections(click.Command):
     SECTIONS = {
         "Camera and stream": "camera_size",
         "When it is lost or hangs": "on_loss",
-        "Creature": "mask",
+        "Creature": "appearance",
         "Picture": "size",
         "Outputs": "rate",
         "Machine": "engine",
@@ -87,6 +87,7 @@ def _flag(name: str, text: str) -> Callable[[Any], Any]:
 @_option("--retries", type=click.IntRange(0), text="Attempts in a row to open it again.  [default: for ever]")
 @_option("--watchdog", type=_SECONDS, text="Report what hangs for so long, and do what --on-hang says.")
 @_option("--on-hang", default="restart", text="restart the engine or sink that hangs, or end.")
+@_option("--appearance", metavar="PICTURE", text="Of the creature to draw, before black or transparent.")
 @_option("--mask", default="none", text="static-background, alpha, or a segmentation network's .onnx file.")
 @_option("--learn", default=2.0, type=_SECONDS, text="How long the static background is looked at.")
 @_option("--smooth", default=3.0, metavar="HZ", text="Cutoff for keypoints at rest; lower lags more; 0: as found.")

@@ -34,19 +34,38 @@ def load_model(path: Path, engine: str, precision: str | None) -> "tuple[Model, 
 
 
 def load_retargeter(
-    path: Path, direction: str | None, engine: str, precision: str | None, mode: str, domain: str | None = None
+    path: Path,
+    direction: str | None,
+    engine: str,
+    precision: str | None,
+    mode: str,
+    *,
+    domain: str | None = None,
+    appearance: Path | None = None,
 ) -> "tuple[Retargeter, dict[str, str]]":
     """A retargeter of the model, and what it runs, which stderr is told too.
 
-    direction: None for that of the motion of `domain`, a name or None for either.
+    direction: None for that of the motion of `domain`, a name or None for either. appearance: a picture that the
+    target has its looks from.
     """
-    from jokr_rt.retarget import Retargeter
+    from jokr_rt.retarget import Retargeter, find_direction
 
     model, loaded = load_model(path, engine, precision)
-    retargeter = Retargeter(model, direction or _direction_of(domain, model.domains), loaded, mode)
+    direction = find_direction(direction or _direction_of(domain, model.domains), model.domains)
+    if appearance is not None:
+        model = _with_looks(model, loaded, direction, appearance)
+    retargeter = Retargeter(model, direction, loaded, mode)
     runs = {"direction": retargeter.direction, "engine": loaded.name, "precision": loaded.precision, "mode": mode}
     say(", ".join(f"{name} {value}" for name, value in runs.items()))
     return retargeter, runs
+
+
+def _with_looks(model: "Model", engine: "Engine", direction: str, path: Path) -> "Model":
+    from jokr_rt.bundle import DIRECTIONS
+    from jokr_rt.looks import with_looks
+    from jokr_rt.video import read_picture
+
+    return with_looks(model, engine, DIRECTIONS[direction][1], read_picture(path, model.config.size))
 
 
 def _direction_of(domain: str | None, domains: dict[str, str]) -> str:

@@ -39,6 +39,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output where it exists.")
 masks_option = option_path("--masks", text="A mask for each frame, white on the object: a video or a folder.")
 edits_option = option_path("--edits", text="What becomes of the motion: a document of the studio's, or your own.")
+appearance_option = option_path(
+    "--appearance",
+    text="A picture of the creature to draw, before black or transparent, instead of the bundle's own.",
+)
 video_output_option = option_path("-o", "--output", required=True, text="Video to write: .mp4, .mov, .mkv or .webm.")
 precision_option = click.option(
     "--precision", help="fp32, bf16, int8 or fp16, as bundle and engine have it.  [default: the fastest of them]"

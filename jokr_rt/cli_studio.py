@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from jokr_rt.cli_model import load_model
-from jokr_rt.cli_options import ENGINES, json_option, precision_option
-from jokr_rt.errors import missing_extra
+from jokr_rt.cli_options import ENGINES, json_option, masks_option, precision_option
+from jokr_rt.errors import UsageError, missing_extra
 
 PORT = 8765
 
@@ -19,9 +19,17 @@ PORT = 8765
 @click.option("--host", default="127.0.0.1", show_default=True, help="Elsewhere than here the address gets a token.")
 @click.option("--engine", default="auto", show_default=True, help=f"auto, {ENGINES}, torch or torch-cuda.")
 @precision_option
+@masks_option
 @json_option
 def studio(
-    bundle: Path, clip: Path | None, port: int, host: str, engine: str, precision: str | None, as_json: bool
+    bundle: Path,
+    clip: Path | None,
+    port: int,
+    host: str,
+    engine: str,
+    precision: str | None,
+    masks: Path | None,
+    as_json: bool,
 ) -> None:
     """Watch, steer and edit the motion in a browser: with its camera, with CLIP, or with a clip dropped on the page.
 
@@ -33,10 +41,14 @@ def studio(
         from jokr_rt.studio.server import serve
     except ImportError as error:
         raise missing_extra("jokr studio", error, "studio") from error
-    from jokr_rt.video import open_video
+    from jokr_rt.video import open_masks, open_video
 
+    if masks is not None and clip is None:
+        raise UsageError("--masks are of the frames of a CLIP; name it as well")
     if clip is not None:
         open_video(clip).close()
+    if masks is not None:
+        open_masks(masks).close()
     model, loaded = load_model(bundle, engine, precision)
     facts = {"engine": loaded.name, "precision": loaded.precision}
 
@@ -44,4 +56,4 @@ def studio(
         words = f"{address}  ({', '.join(f'{name} {value}' for name, value in facts.items())}; Ctrl-C ends it)"
         click.echo(json.dumps({"address": address} | facts) if as_json else words)
 
-    serve(model, loaded, clip=clip, host=host, port=port, ready=ready)
+    serve(model, loaded, clip=clip, masks=masks, host=host, port=port, ready=ready)

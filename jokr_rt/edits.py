@@ -13,7 +13,7 @@ Wherever 2 to 5 take a keypoint out of the frame, [-1, 1], it is put on its edge
 keypoint is dragged there, and stays, whatever is smoothed, exaggerated or mirrored later; its time is the found
 motion's, before 5. A track of no edits is left as it is, to the bit.
 
-A bundle has one appearance of each creature, so that there is none to choose.
+Whose looks are drawn is no matter of the motion, and so none of this: see `jokr_rt.looks`.
 """
 
 import json

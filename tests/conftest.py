@@ -16,6 +16,8 @@ from hypothesis import settings
 from export import export_bundle
 from jokr_rt.bundle import Bundle, open_bundle
 from jokr_rt.cli import main
+from jokr_rt.engines import load_engine
+from jokr_rt.retarget import Retargeter
 from jokr_rt.training.checkpoint import load_checkpoint, save_checkpoint
 from jokr_rt.training.networks import Model
 from tests import cuda_double as cuda_doubles
@@ -111,6 +113,12 @@ def model_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def bundle(tiny_bundle: Path) -> Bundle:
     """`tiny_bundle`, opened."""
     return open_bundle(tiny_bundle)
+
+
+@pytest.fixture(scope="session")
+def retargeter(bundle: Bundle) -> Retargeter:
+    """`bundle` from a to b, in fp32."""
+    return Retargeter(bundle, "a2b", load_engine("openvino", bundle, "fp32"))
 
 
 @pytest.fixture(scope="session")

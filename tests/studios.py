@@ -13,11 +13,22 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+from aiohttp.test_utils import TestServer
 from numpy.typing import NDArray
 
+from jokr_rt.bundle import Bundle
+from jokr_rt.edits import Edits, format_edits
+from jokr_rt.engines import load_engine
+from jokr_rt.studio.guard import Guard
+from jokr_rt.studio.limits import Limits
 from jokr_rt.studio.messages import Message, unpack
+from jokr_rt.studio.server import _Studio
+from jokr_rt.studio.visitors import Visitors
+from jokr_rt.studio.worker import Worker
 from jokr_rt.video import jpeg
 from tests.process import ROOT
+
+PUPPETS = ROOT / "examples" / "puppets.jokr"
 
 _SERVE = """
 import json, sys
@@ -32,6 +43,7 @@ serve(
     bundle,
     load_engine("openvino", bundle, "fp32"),
     clip=Path(wanted["clip"]) if wanted["clip"] else None,
+    masks=Path(wanted["masks"]) if wanted["masks"] else None,
     host=wanted["host"],
     limits=Limits(**wanted["limits"]),
     ready=lambda address: print(address, flush=True),
@@ -54,11 +66,17 @@ class Studio:
 
 @contextmanager
 def studio(
-    bundle: Path, folder: Path, clip: Path | None = None, host: str = "127.0.0.1", **limits: float
+    bundle: Path,
+    folder: Path,
+    clip: Path | None = None,
+    masks: Path | None = None,
+    host: str = "127.0.0.1",
+    **limits: float,
 ) -> Iterator[Studio]:
     """Serve a bundle in fp32; afterwards it has ended well, has said nothing and has left nothing."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {"bundle": str(bundle), "clip": str(clip) if clip else None, "host": host, "limits": limits}
+    paths = {name: str(path) if path else None for name, path in (("clip", clip), ("masks", masks))}
+    wanted = {"bundle": str(bundle), "host": host, "limits": limits} | paths
     process = subprocess.Popen(
         [sys.executable, "-c", _SERVE, json.dumps(wanted)],
         cwd=ROOT,
@@ -115,9 +133,48 @@ async def page(address: str, visitor: str = "") -> AsyncIterator[Page]:
         yield Page(session, socket, hello)
 
 
+@asynccontextmanager
+async def inside(bundle: Bundle, folder: Path, limits: Limits) -> AsyncIterator[tuple[Visitors, str]]:
+    """A studio in this process, to be looked into: its visitors, and its address."""
+    worker = Worker(bundle, load_engine("openvino", bundle, "fp32"))
+    visitors = Visitors(worker, folder, limits)
+    made = _Studio(worker, Guard("127.0.0.1"), visitors, limits, None)
+    try:
+        async with TestServer(made.application()) as server:
+            yield visitors, str(server.make_url("/"))
+            await visitors.close()
+    finally:
+        worker.close()
+
+
 def disc(x: float, size: int = 128) -> bytes:
     """JPEG of a bright disc, at x in [-1, 1], on grey."""
     across = (np.arange(size) + 0.5) / size * 2 - 1
     inside = (across[None] - x) ** 2 + across[:, None] ** 2 < 0.1
     rgb: NDArray[np.uint8] = np.where(inside[..., None], (240, 200, 90), (90, 100, 110)).astype(np.uint8)
     return jpeg(rgb)
+
+
+def document(edits: Edits) -> object:
+    """As the page sends it."""
+    return json.loads(format_edits(edits))
+
+
+def doubles(part: bytes, *shape: int) -> NDArray[np.float64]:
+    """Numbers of a message."""
+    return np.frombuffer(part, "<f8").reshape(shape)
+
+
+async def exported(visitor: Page) -> Message:
+    """How his export ended."""
+    while True:
+        message = await visitor.hear("export", "error")
+        assert message.kind == "export", message.header
+        if message.header["state"] != "running":
+            return message
+
+
+async def fetch(running: Studio, visitor: Page) -> tuple[int, bytes]:
+    """Status and body of the answer where his exported video is."""
+    async with visitor.session.get(f"{running.address}visitors/{visitor.visitor}/export") as answer:
+        return answer.status, await answer.read()

@@ -12,10 +12,10 @@ from jokr_rt.bundle import Arrays
 from jokr_rt.config import ModelConfig
 from jokr_rt.evaluation.applications import measure_application
 from jokr_rt.evaluation.metrics import acceleration, flicker, moved_by, psnr_db, silhouettes
-from jokr_rt.evaluation.perform import FixedLooks
 from jokr_rt.evaluation.puppets import BROWN, JOINTS, Motion, joints, render, true_theta
 from jokr_rt.evaluation.results import Performance
 from jokr_rt.keypoints import BETA, D_CUTOFF, MIN_CUTOFF, interpolate, smooth
+from jokr_rt.looks import FixedLooks
 
 SHIPPED = Path(__file__).parent.parent / "examples" / "puppets.jokr"
 SIZE, RATE = 64, 10.0

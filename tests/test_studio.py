@@ -7,40 +7,28 @@ import signal
 import subprocess
 import urllib.request
 import weakref
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from aiohttp.test_utils import TestServer
 from click.testing import CliRunner
 
 from jokr_rt.bundle import Bundle
 from jokr_rt.cli import main
-from jokr_rt.engines import load_engine
 from jokr_rt.keypoints import OneEuroFilter
 from jokr_rt.retarget import Retargeter
-from jokr_rt.studio.guard import Guard
 from jokr_rt.studio.limits import Limits
 from jokr_rt.studio.messages import Mailbox, Message, unpack
-from jokr_rt.studio.server import _Studio
-from jokr_rt.studio.visitors import Visitors
-from jokr_rt.studio.worker import Worker
 from jokr_rt.video import jpeg, read_jpeg
 from tests.process import ROOT, assert_refused, command, jokr
-from tests.studios import Page, Studio, disc, page, studio
+from tests.studios import Page, Studio, disc, inside, page, studio
 
 
 @pytest.fixture(scope="module")
 def running(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     with studio(tiny_bundle, tmp_path_factory.mktemp("studio") / "tmp") as it:
         yield it
-
-
-@pytest.fixture(scope="module")
-def retargeter(bundle: Bundle) -> Retargeter:
-    return Retargeter(bundle, "a2b", load_engine("openvino", bundle, "fp32"))
 
 
 def test_messages_come_back_as_they_were() -> None:
@@ -121,20 +109,6 @@ def test_who_sends_faster_than_he_is_answered_builds_no_queue(running: Studio) -
     asyncio.run(visit())
 
 
-@asynccontextmanager
-async def inside(bundle: Bundle, folder: Path, limits: Limits) -> AsyncIterator[tuple[Visitors, str]]:
-    """A studio in this process, to be looked into: its visitors, and its address."""
-    worker = Worker(bundle, load_engine("openvino", bundle, "fp32"))
-    visitors = Visitors(folder, limits)
-    made = _Studio(worker, Guard("127.0.0.1"), visitors, limits, None)
-    try:
-        async with TestServer(made.application()) as server:
-            yield visitors, str(server.make_url("/"))
-            await visitors.close()
-    finally:
-        worker.close()
-
-
 def test_a_killed_connection_frees_its_stream(bundle: Bundle, tmp_path: Path) -> None:
     async def visit() -> None:
         async with inside(bundle, tmp_path, Limits(absence_seconds=0)) as (visitors, address), page(address) as one:
@@ -168,6 +142,7 @@ def test_two_pages_of_one_visitor_are_one(bundle: Bundle, tmp_path: Path) -> Non
     async def visit() -> None:
         folder = inside(bundle, tmp_path, Limits())
         async with folder as (visitors, address), page(address) as one, page(address, one.visitor) as other:
+            await one.hear("looks")
             closed = await one.socket.receive(30)
             assert (closed.data, closed.extra) == (4002, "the studio is open in another tab")
             assert (await other.ask("live", "live", disc(0.2), seq=0, direction="a2b")).kind == "live"

@@ -1,49 +1,19 @@
 """The studio's page, driven in a real browser: the camera."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
-from jokr_rt import open_bundle, read_video
-from jokr_rt.engines import load_engine
-from jokr_rt.evaluation.puppets import BROWN, Motion, write_video
+from jokr_rt import read_video
+from jokr_rt.evaluation.puppets import BROWN, Motion, joints, render
+from jokr_rt.live.masks import StaticBackground, masked
 from jokr_rt.retarget import Retargeter
 from jokr_rt.video import jpeg
-from tests.browsers import chromium, opened, pixels
-from tests.process import ROOT
-from tests.studios import Studio, studio
+from tests.browsers import JPEG, SIZE, Pixels, opened, pixels
+from tests.studios import Studio
 
-BUNDLE = ROOT / "examples" / "puppets.jokr"
-SIZE = 128
-JPEG = 12  # levels: between a browser's decoder and FFmpeg's
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "walk.mp4"
-    write_video(path, BROWN, Motion.walk(24, seed=5), SIZE)
-    return path
-
-
-@pytest.fixture(scope="module")
-def retargeter() -> Retargeter:
-    bundle = open_bundle(BUNDLE)
-    return Retargeter(bundle, "a2b", load_engine("openvino", bundle, "fp32"))
-
-
-@pytest.fixture(scope="module")
-def running(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    with studio(BUNDLE, tmp_path_factory.mktemp("studio") / "tmp", clip) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as it:
-        yield it
+pytest_plugins = ["tests.page_fixtures"]
 
 
 CAMERA = """
@@ -59,10 +29,10 @@ window.film = async (bytes) => {
 
 
 def test_the_cameras_creature_is_drawn_as_the_other_one(
-    browser: Browser, running: Studio, retargeter: Retargeter, clip: Path
+    browser: Browser, walking: Studio, puppeteer: Retargeter, walk: Path
 ) -> None:
-    frames = [frame.rgb for frame in read_video(clip)]
-    with opened(browser, running.address, CAMERA) as page:
+    frames = [frame.rgb for frame in read_video(walk)]
+    with opened(browser, walking.address, CAMERA) as page:
         page.click("#tab-live")
         page.uncheck("#live-mirror")
         page.uncheck("#live-points")
@@ -71,8 +41,8 @@ def test_the_cameras_creature_is_drawn_as_the_other_one(
             if index == 2:
                 page.click("#live-start")
             page.wait_for_function("() => document.querySelector('[data-figure=\"round trip\"]')")
-            other = retargeter.draw(retargeter.extract(frames[16 - index])[0])
-            expected = retargeter.draw(retargeter.extract(frames[index])[0])
+            other = puppeteer.draw(puppeteer.extract(frames[16 - index])[0])
+            expected = puppeteer.draw(puppeteer.extract(frames[index])[0])
             for _ in range(100):  # until the picture has gone round
                 page.wait_for_timeout(50)
                 shown = pixels(page, "live-source")[::4, ::4].astype(int)
@@ -84,8 +54,8 @@ def test_the_cameras_creature_is_drawn_as_the_other_one(
             assert np.abs(found - expected).mean() < 0.5 * np.abs(found - other).mean()
 
 
-def test_the_camera_loop_shows_moving_output_and_what_it_takes(browser: Browser, running: Studio) -> None:
-    with opened(browser, running.address) as page:
+def test_the_camera_loop_shows_moving_output_and_what_it_takes(browser: Browser, walking: Studio) -> None:
+    with opened(browser, walking.address) as page:
         page.click("#tab-live")
         assert page.is_visible("#live-empty")
         page.click("#live-start")
@@ -108,8 +78,11 @@ def test_the_camera_loop_shows_moving_output_and_what_it_takes(browser: Browser,
         assert {"frames a second", "round trip", "dropped"} | stages <= set(figures)
         assert float(figures["round trip"].split()[0]) > 0
         assert "openvino fp32" in page.inner_text("#facts")
+        assert figures["mask"] == "none"
         page.check("#live-with-heatmaps")
-        page.wait_for_function("() => document.getElementById('live-heatmaps').width === 128")
+        page.wait_for_selector("#live-heatmaps:not([hidden])")
+        assert pixels(page, "live-heatmaps").shape == (SIZE, SIZE, 3)
+        assert pixels(page, "live-heatmaps").max() > 200
         with page.expect_download() as download:
             page.click("#live-snapshot")
         assert download.value.path().read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -117,9 +90,61 @@ def test_the_camera_loop_shows_moving_output_and_what_it_takes(browser: Browser,
         assert page.inner_text("#live-start") == "Start camera"
 
 
-def test_a_refused_camera_is_explained(browser: Browser, running: Studio) -> None:
+def test_a_learnt_background_is_black_and_seen_to_be(browser: Browser, walking: Studio, puppeteer: Retargeter) -> None:
+    pose = joints(BROWN, Motion.walk(8, seed=5))[7]
+    wall, creature = (render(BROWN, pose + away, SIZE)[0] for away in (9, 0))
+    mask = StaticBackground(learn_s=0)
+    mask(wall, None, 0)
+    seen = masked(mask, creature, None, 1)
+    expected = puppeteer.draw(puppeteer.extract(seen)[0])
+    with opened(browser, walking.address, CAMERA) as page:
+        page.click("#tab-live")
+        page.uncheck("#live-mirror")
+        page.uncheck("#live-points")
+        page.select_option("#live-background", "learnt")
+        assert page.inner_text("#live-learning") == "It is learnt when the camera starts."
+        page.evaluate("bytes => film(bytes)", list(jpeg(wall)))
+        page.click("#live-start")
+        says(page, "Step out of the picture")
+        assert page.is_visible("#live-learn")
+        says(page, "Learning the background")
+        says(page, "The background is learnt")
+        page.evaluate("bytes => film(bytes)", list(jpeg(creature)))
+        assert comes(page, seen)
+        assert np.abs(pixels(page, "live-output").astype(int) - expected).mean() < 3
+        page.wait_for_function(f"() => {FACT} === 'learnt background'")
+        page.click("#live-learn")  # he stays where he is, and becomes background
+        says(page, "Step out of the picture")
+        assert comes(page, seen)  # until then the one of before is good
+        says(page, "Learning the background")
+        says(page, "The background is learnt")
+        assert comes(page, np.zeros_like(seen))
+        page.select_option("#live-background", "")
+        page.wait_for_function(f"() => {FACT} === 'none'")
+        assert comes(page, creature)
+        assert page.is_hidden("#live-learn")
+
+
+FACT = "document.querySelector('#live-figures [data-figure=mask]')?.textContent"
+
+
+def says(page: Page, words: str) -> None:
+    page.wait_for_function(f"() => document.getElementById('live-learning').textContent.startsWith('{words}')")
+
+
+def comes(page: Page, picture: Pixels) -> bool:
+    """Whether the source's view shows a picture, at the latest when it has gone round."""
+    for _ in range(100):
+        shown = pixels(page, "live-source")[2::4, 2::4].astype(int)
+        if np.abs(shown - picture).mean() < JPEG / 2:
+            return True
+        page.wait_for_timeout(50)
+    return False
+
+
+def test_a_refused_camera_is_explained(browser: Browser, walking: Studio) -> None:
     refuse = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', 'NotAllowedError'); };"
-    with opened(browser, running.address, refuse) as page:
+    with opened(browser, walking.address, refuse) as page:
         page.click("#tab-live")
         page.click("#live-start")
         page.wait_for_selector("#live-error:not([hidden])")

@@ -1,7 +1,6 @@
 """What the studio answers of a clip, without a browser: edits, exports, uploads."""
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,15 +9,13 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from jokr_rt.bundle import Bundle
 from jokr_rt.cli import main
 from jokr_rt.edits import Edits, Key, format_edits, parse_edits
-from jokr_rt.engines import load_engine
 from jokr_rt.retarget import Retargeter
 from jokr_rt.studio.messages import Message
 from jokr_rt.video import read_video
 from tests import clips
-from tests.studios import Page, Studio, page, studio
+from tests.studios import Page, Studio, document, doubles, exported, fetch, page, studio
 
 COUNT = 12
 
@@ -33,19 +30,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def running(tiny_bundle: Path, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     with studio(tiny_bundle, tmp_path_factory.mktemp("studio") / "tmp", clip) as it:
         yield it
-
-
-@pytest.fixture(scope="module")
-def retargeter(bundle: Bundle) -> Retargeter:
-    return Retargeter(bundle, "a2b", load_engine("openvino", bundle, "fp32"))
-
-
-def document(edits: Edits) -> object:
-    return json.loads(format_edits(edits))
-
-
-def doubles(part: bytes, *shape: int) -> NDArray[np.float64]:
-    return np.frombuffer(part, "<f8").reshape(shape)
 
 
 async def opened(visitor: Page) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -122,19 +106,6 @@ def test_edits_that_cannot_be_meant_are_refused_and_change_nothing(running: Stud
             assert after.parts == before.parts
 
     asyncio.run(visit())
-
-
-async def exported(visitor: Page) -> Message:
-    while True:
-        message = await visitor.hear("export", "error")
-        assert message.kind == "export", message.header
-        if message.header["state"] != "running":
-            return message
-
-
-async def fetch(running: Studio, visitor: Page) -> tuple[int, bytes]:
-    async with visitor.session.get(f"{running.address}visitors/{visitor.visitor}/export") as answer:
-        return answer.status, await answer.read()
 
 
 @pytest.mark.parametrize("speed", [1.0, 0.5])

@@ -1,7 +1,5 @@
 """The studio's page, driven in a real browser: a clip and its edits."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,71 +10,30 @@ from playwright.sync_api import Browser, Page
 
 from jokr_rt import open_bundle, read_video
 from jokr_rt.cli import main
-from jokr_rt.engines import load_engine
-from jokr_rt.evaluation.puppets import BROWN, Motion, write_video
+from jokr_rt.edits import Edits, apply
+from jokr_rt.keypoints import keypoint_colours
 from jokr_rt.retarget import Retargeter
-from jokr_rt.video import jpeg, read_jpeg
+from jokr_rt.studio.worker import Worker
+from jokr_rt.video import read_jpeg
 from tests import clips
-from tests.browsers import Pixels, chromium, drag, opened, pixels, settle
-from tests.process import ROOT
-from tests.studios import Studio, studio
+from tests.browsers import (
+    FRAMES,
+    HEAD,
+    JPEG,
+    SIZE,
+    Pixels,
+    assert_near,
+    choose,
+    lift_head,
+    opened,
+    pixels,
+    save,
+    seek,
+    settle,
+)
+from tests.studios import PUPPETS, Studio, studio
 
-BUNDLE = ROOT / "examples" / "puppets.jokr"
-FRAMES, SIZE = 24, 128
-HEAD = 18  # the keypoint on the puppet's head
-JPEG = 12  # levels: between a browser's decoder and FFmpeg's
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "walk.mp4"
-    write_video(path, BROWN, Motion.walk(FRAMES, seed=5), SIZE)
-    return path
-
-
-@pytest.fixture(scope="module")
-def retargeter() -> Retargeter:
-    bundle = open_bundle(BUNDLE)
-    return Retargeter(bundle, "a2b", load_engine("openvino", bundle, "fp32"))
-
-
-@pytest.fixture(scope="module")
-def running(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    with studio(BUNDLE, tmp_path_factory.mktemp("studio") / "tmp", clip, upload_bytes=1 << 20) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as it:
-        yield it
-
-
-@pytest.fixture
-def page(browser: Browser, running: Studio) -> Iterator[Page]:
-    with opened(browser, running.address, viewport={"width": 1280, "height": 1000}) as it:
-        settle(it)
-        yield it
-
-
-def seek(page: Page, index: int) -> None:
-    page.fill("#position", str(index))
-    settle(page)
-    assert page.get_attribute("#edit-output", "data-index") == str(index)
-
-
-def choose(page: Page, keypoint: int) -> tuple[float, float]:
-    page.select_option("#keypoint", str(keypoint))
-    return float(page.input_value("#x")), float(page.input_value("#y"))
-
-
-def lift_head(page: Page, index: int = 12) -> tuple[float, float]:
-    """Drag the head up, at a frame; returns where to."""
-    seek(page, index)
-    x, y = choose(page, HEAD)
-    drag(page, "edit-frame", (x, y), (x, y - 0.3))
-    settle(page)
-    return choose(page, HEAD)
+pytest_plugins = ["tests.page_fixtures"]
 
 
 def outputs(page: Page) -> list[Pixels]:
@@ -87,23 +44,7 @@ def outputs(page: Page) -> list[Pixels]:
     return found
 
 
-def save(page: Page, path: Path) -> dict[str, object]:
-    with page.expect_download() as download:
-        page.click("#save")
-    assert download.value.suggested_filename == "walk-edits.json"
-    download.value.save_as(path)
-    values: dict[str, object] = json.loads(path.read_text())
-    return values
-
-
-def assert_near(found: Pixels, expected: Pixels) -> None:
-    """As far as JPEG lets tell."""
-    difference = np.abs(found.astype(int) - read_jpeg(jpeg(expected), SIZE, SIZE * SIZE))
-    assert difference.mean() < 1
-    assert np.percentile(difference, 99) <= JPEG
-
-
-def test_dragging_a_keypoint_changes_the_output_there_and_only_there(page: Page, retargeter: Retargeter) -> None:
+def test_dragging_a_keypoint_changes_the_output_there_and_only_there(page: Page, puppeteer: Retargeter) -> None:
     before = outputs(page)
     x, y = lift_head(page)
     document = page.evaluate("() => document.querySelector('#edit-output').dataset.index")
@@ -117,91 +58,38 @@ def test_dragging_a_keypoint_changes_the_output_there_and_only_there(page: Page,
     assert choose(page, HEAD) == (x, y)
     assert "key pose here" in page.inner_text("#confidence")
     difference = np.abs(after[12].astype(int) - before[12]).sum(axis=2)
-    near = near_head(retargeter, page)
+    near = near_head(puppeteer, page)
     assert difference[near].mean() > 20 * difference[~near].mean()
     assert difference[~near].mean() < 12  # the neck follows a little: 4 levels of each colour on average
 
 
-def near_head(retargeter: Retargeter, page: Page) -> NDArray[np.bool_]:
+def near_head(puppeteer: Retargeter, page: Page) -> NDArray[np.bool_]:
     """(SIZE, SIZE): where the heatmap of the head is, as found and as dragged."""
     frame = np.asarray(pixels(page, "edit-output"))
     assert frame.shape == (SIZE, SIZE, 3)
     x, y = choose(page, HEAD)
     near = np.zeros((SIZE, SIZE), bool)
     for place in ((x, y), (x, y + 0.3)):
-        pose = np.zeros((1, retargeter.config.keypoints, 2), np.float32)
+        pose = np.zeros((1, puppeteer.config.keypoints, 2), np.float32)
         pose[0, HEAD] = place
-        heatmap = retargeter.engine.run("stn-a2b", {"keypoints": pose})["warped"][0, HEAD]
+        heatmap = puppeteer.engine.run("stn-a2b", {"keypoints": pose})["warped"][0, HEAD]
         near |= heatmap.repeat(2, axis=0).repeat(2, axis=1) > 0.01
     return near
 
 
-def test_what_is_shown_is_what_the_library_draws(
-    page: Page, retargeter: Retargeter, clip: Path, tmp_path: Path
-) -> None:
+def test_what_is_shown_is_what_the_library_draws(page: Page, puppeteer: Retargeter, walk: Path, tmp_path: Path) -> None:
     x, y = lift_head(page, 6)
-    keypoints, _ = retargeter.extract(list(read_video(clip, size=SIZE))[6].rgb)
+    keypoints, _ = puppeteer.extract(list(read_video(walk, size=SIZE))[6].rgb)
     pose = keypoints.copy()
     edits = save(page, tmp_path / "edits.json")
     (key,) = edits["keypoints"][0]["keys"]  # type: ignore[index]
     assert abs(key["x"] - x) < 1e-3
     assert abs(key["y"] - y) < 1e-3
     pose[HEAD] = key["x"], key["y"]
-    assert_near(pixels(page, "edit-output"), retargeter.draw(pose))
+    assert_near(pixels(page, "edit-output"), puppeteer.draw(pose))
 
 
-def test_undo_brings_the_exact_frame_back_and_redo_the_other(page: Page) -> None:
-    seek(page, 12)
-    before = pixels(page, "edit-output")
-    lift_head(page)
-    after = pixels(page, "edit-output")
-    assert (after != before).any()
-    assert page.is_enabled("#undo")
-    page.keyboard.press("Control+z")
-    settle(page)
-    assert (pixels(page, "edit-output") == before).all()
-    assert page.is_disabled("#undo")
-    page.click("#redo")
-    settle(page)
-    assert (pixels(page, "edit-output") == after).all()
-
-
-def test_edits_are_saved_kept_over_a_reload_and_loaded(page: Page, tmp_path: Path) -> None:
-    lift_head(page)
-    page.check("#mirror")
-    page.select_option("#interpolation", "linear")
-    settle(page)
-    saved = save(page, tmp_path / "edits.json")
-    assert (saved["mirror"], saved["keypoints"][0]["interpolation"]) == (True, "linear")  # type: ignore[index]
-    shown = pixels(page, "edit-output")
-    page.reload()
-    settle(page)
-    seek(page, 12)
-    assert (pixels(page, "edit-output") == shown).all()  # the studio remembers
-    page.click("#reset")
-    settle(page)
-    assert (pixels(page, "edit-output") != shown).any()
-    page.set_input_files("#edits-file", tmp_path / "edits.json")
-    page.wait_for_function("() => document.getElementById('mirror').checked")
-    settle(page)
-    assert (pixels(page, "edit-output") == shown).all()
-    assert save(page, tmp_path / "again.json") == saved
-
-
-def test_a_file_that_is_no_edits_is_refused_where_it_was_loaded(page: Page, tmp_path: Path) -> None:
-    lift_head(page)
-    before = save(page, tmp_path / "edits.json")
-    for text, words in (("{}", "jokr_edits"), ('{"jokr_edits": 1, "speed": 99}', "speed must be"), ("x", "no JSON")):
-        (tmp_path / "bad.json").write_text(text)
-        page.set_input_files("#edits-file", tmp_path / "bad.json")
-        page.wait_for_function(
-            f"() => document.getElementById('edits-error').textContent.includes({json.dumps(words)})"
-        )
-        settle(page)
-        assert save(page, tmp_path / "after.json") == before
-
-
-def test_the_export_is_the_command_lines_file_also_after_a_reload(page: Page, clip: Path, tmp_path: Path) -> None:
+def test_the_export_is_the_command_lines_file_also_after_a_reload(page: Page, walk: Path, tmp_path: Path) -> None:
     lift_head(page)
     save(page, tmp_path / "edits.json")
     page.click("#export")
@@ -213,15 +101,84 @@ def test_the_export_is_the_command_lines_file_also_after_a_reload(page: Page, cl
     assert download.value.suggested_filename == "walk-edited.mp4"
     download.value.save_as(tmp_path / "page.mp4")
     options = ["--edits", str(tmp_path / "edits.json"), "--engine", "openvino", "--precision", "fp32"]
-    done = CliRunner().invoke(main, ["run", str(BUNDLE), str(clip), "-o", str(tmp_path / "cli.mp4"), *options])
+    done = CliRunner().invoke(main, ["run", str(PUPPETS), str(walk), "-o", str(tmp_path / "cli.mp4"), *options])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "page.mp4").read_bytes() == (tmp_path / "cli.mp4").read_bytes()
 
 
-def test_a_second_visitor_is_independent(page: Page, browser: Browser, running: Studio) -> None:
+def test_mirrored_motion_is_the_librarys(page: Page, puppeteer: Retargeter, walk: Path) -> None:
+    frames = list(read_video(walk, size=SIZE))
+    found = np.stack([puppeteer.extract(frame.rgb)[0] for frame in frames])
+    times, mirrored = apply(Edits(mirror=True), [frame.pts_seconds for frame in frames], found)
+    assert np.abs(mirrored - found).max() > 0.2
+    page.check("#mirror")
+    settle(page)
+    for index in (3, 17):
+        seek(page, index)
+        assert_near(pixels(page, "edit-output"), puppeteer.draw(mirrored[index]))
+        for keypoint, place in enumerate(mirrored[index]):
+            assert np.abs(np.array(choose(page, keypoint)) - place).max() < 6e-4  # three digits
+    seek(page, 0)
+    choose(page, HEAD)
+    assert on_curves(page, times, mirrored) == [1, 1]
+    assert on_curves(page, times, found)[0] < 0.5
+
+
+def on_curves(page: Page, times: NDArray[np.float64], track: NDArray[np.float32]) -> list[float]:
+    """Of the head's x and of its y in a track, the share through which its curve goes; at the left is writing."""
+    shown = pixels(page, "curves").astype(int)
+    height, width = shown.shape[:2]
+    across = ((times - times[0]) / (times[-1] - times[0]) * width).astype(int)
+    low, high = track.min(axis=(0, 1)), track.max(axis=(0, 1))
+    share = (track[:, HEAD] - low) / (high - low) * (-1, 1) + (1, 0)  # right is up, and down is down
+    down = ((0.08 + 0.84 * share + (0, 1)) * height / 2).astype(int)
+    ink = keypoint_colours(track.shape[1])[HEAD]
+    hits = []
+    for x, ys in list(zip(across, down, strict=True))[3:-1]:
+        around = [shown[y - 1 : y + 2, x - 1 : x + 2] for y in ys]
+        hits.append([np.abs(pixel - ink).max(axis=2).min() < JPEG for pixel in around])
+    shares: list[float] = np.mean(hits, axis=0).tolist()
+    return shares
+
+
+def test_heatmaps_lie_over_the_output_which_stays_clean(
+    page: Page, puppeteer: Retargeter, walk: Path, tmp_path: Path
+) -> None:
+    keypoints, _ = puppeteer.extract(list(read_video(walk, size=SIZE))[6].rgb)
+    worker = Worker(open_bundle(PUPPETS), puppeteer.engine)
+    expected = worker.heatmaps("a2b", keypoints)
+    worker.close()
+    seek(page, 6)
+    clean = pixels(page, "edit-output")
+    assert page.is_hidden("#edit-heatmaps")
+    page.check("#edit-with-heatmaps")
+    page.wait_for_selector("#edit-heatmaps:not([hidden])")
+    settle(page)
+    laid = pixels(page, "edit-heatmaps")
+    assert_near(laid, expected)
+    assert (pixels(page, "edit-output") == clean).all()
+    output = page.locator("#edit-output")
+    assert page.locator("#edit-heatmaps").bounding_box() == output.bounding_box()
+    shown = read_jpeg(output.screenshot(type="jpeg", quality=95), SIZE, 1 << 22).astype(int)
+    screened = 255 - (255 - clean.astype(int) // 2) * (255 - laid.astype(int)) // 255  # before the output, dimmed
+    inside = slice(4, -4)  # of the round corners
+    assert np.abs(shown - screened)[inside, inside].mean() < 4
+    assert np.abs(shown - clean)[laid.max(axis=2) > 128].mean() > 30
+    x, y = output.evaluate("canvas => Object.values(canvas.getBoundingClientRect().toJSON())")[:2]
+    assert page.evaluate(f"() => document.elementFromPoint({x + 9}, {y + 9}).id") == "edit-output"
+    with page.expect_download() as download:
+        page.click("#edit-snapshot")
+    download.value.save_as(tmp_path / "snapshot.png")
+    (snapshot,) = read_video(tmp_path / "snapshot.png")
+    assert (snapshot.rgb == clean).all()
+    page.uncheck("#edit-with-heatmaps")
+    assert page.is_hidden("#edit-heatmaps")
+
+
+def test_a_second_visitor_is_independent(page: Page, browser: Browser, walking: Studio) -> None:
     seek(page, 12)
     before = pixels(page, "edit-output")
-    with opened(browser, running.address, viewport={"width": 1280, "height": 1000}) as other:
+    with opened(browser, walking.address, viewport={"width": 1280, "height": 1000}) as other:
         settle(other)
         lift_head(other)
         assert (pixels(other, "edit-output") != before).any()
@@ -260,8 +217,8 @@ def test_the_keyboard_does_it_all(page: Page, tmp_path: Path) -> None:
     assert page.inner_text("#play") == "Play"
 
 
-def test_a_clip_is_dropped_in_and_a_large_one_refused(browser: Browser, running: Studio, tmp_path: Path) -> None:
-    with opened(browser, running.address) as page:
+def test_a_clip_is_dropped_in_and_a_large_one_refused(browser: Browser, walking: Studio, tmp_path: Path) -> None:
+    with opened(browser, walking.address) as page:
         settle(page)
         (tmp_path / "large.mp4").write_bytes(bytes((1 << 20) + 1))
         page.set_input_files("#edit-file", tmp_path / "large.mp4")
@@ -278,7 +235,7 @@ def test_a_clip_is_dropped_in_and_a_large_one_refused(browser: Browser, running:
 
 
 def test_without_a_clip_the_page_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
-    with studio(BUNDLE, tmp_path / "tmp") as running, opened(browser, running.address) as page:
+    with studio(PUPPETS, tmp_path / "tmp") as running, opened(browser, running.address) as page:
         page.wait_for_selector("#live-start:not([disabled])")
         assert "Start camera" in page.inner_text("#live-empty")
         page.click("#tab-edit")
@@ -290,9 +247,9 @@ def test_without_a_clip_the_page_says_what_to_do(browser: Browser, tmp_path: Pat
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_has_room_for_it(browser: Browser, running: Studio, scheme: str) -> None:
+def test_a_phone_has_room_for_it(browser: Browser, walking: Studio, scheme: str) -> None:
     context = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
-    with opened(browser, running.address, **context) as page:
+    with opened(browser, walking.address, **context) as page:
         settle(page)
         for tab in ("live", "edit"):
             page.click(f"#tab-{tab}")

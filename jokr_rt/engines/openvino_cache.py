@@ -27,9 +27,9 @@ _BUILDING = Lock()
 
 
 def compile_part(part: Part, options: dict[str, Any], monitor: Monitor) -> ov.CompiledModel:
-    """From the cache, or compiled and kept there. Raises what `part.build` raises, and RuntimeError."""
+    """From the cache, or compiled and, if it may, kept there. Raises what `part.build` raises, and RuntimeError."""
     path = cache_folder() / f"{part.name}-{_key(part, options)}.blob"
-    if path.exists():
+    if part.kept and path.exists():
         try:
             return _load(path, options)
         except (ValueError, RuntimeError, OSError) as error:
@@ -37,6 +37,8 @@ def compile_part(part: Part, options: dict[str, Any], monitor: Monitor) -> ov.Co
     with _BUILDING:
         model = part.build()
     compiled = core().compile_model(model, "CPU", options)
+    if not part.kept:
+        return compiled
     try:
         _store(path, compiled.export_model())
     except OSError as error:

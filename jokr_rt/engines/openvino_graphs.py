@@ -17,7 +17,7 @@ from openvino import opset13 as ops
 from openvino.frontend import NodeContext
 from openvino.frontend.onnx import ConversionExtension
 
-from jokr_rt.bundle import Bundle
+from jokr_rt.bundle import DIRECTIONS, Bundle
 from jokr_rt.engines.contract import Port, check_graph, failure
 
 NAME = "openvino"
@@ -25,12 +25,16 @@ NAME = "openvino"
 
 @dataclass(frozen=True)
 class Part:
-    """A model that is compiled by itself. precise: held to float32. sources: SHA-256 of what `build` makes it of."""
+    """A model that is compiled by itself. precise: held to float32. sources: SHA-256 of what `build` makes it of.
+
+    kept: whether it may stay on disk once it is compiled; not where somebody's picture is in it.
+    """
 
     name: str
     precise: bool
     sources: tuple[str, ...]
     build: Callable[[], ov.Model]
+    kept: bool = True
 
 
 @cache
@@ -61,6 +65,7 @@ def direction_parts(
     size/2), as a constant.
     """
     stn, looks_hash = f"stn-{direction}", hashlib.sha256(appearance.tobytes()).hexdigest()
+    is_own = np.array_equal(appearance, bundle.appearance(DIRECTIONS[direction][1]))
 
     def source(graph: str) -> str:
         return bundle.graph(graph, precision).sha256
@@ -79,7 +84,7 @@ def direction_parts(
         Part("extract", False, (source("extractor"),), extract),
         Part("locate", False, (source(stn),), lambda: _locate(_single(_read(bundle, stn, precision)))),
         Part("place", True, (source(stn),), lambda: _place(_single(_read(bundle, stn, precision)))),
-        Part("paint", False, (source("generator"), looks_hash), paint),
+        Part("paint", False, (source("generator"), looks_hash), paint, kept=is_own),
     )
 
 

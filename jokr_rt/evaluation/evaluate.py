@@ -11,7 +11,7 @@ from jokr_rt.engines import Engine
 from jokr_rt.evaluation import metrics
 from jokr_rt.evaluation.applications import measure_application
 from jokr_rt.evaluation.data import Domain, EvaluationData, LabelledClip
-from jokr_rt.evaluation.perform import CountingEngine, FixedLooks, Frames, Performer, Track, draw, find, locate
+from jokr_rt.evaluation.perform import CountingEngine, Frames, Performer, Track, draw, find, locate
 from jokr_rt.evaluation.puppets import body_length
 from jokr_rt.evaluation.results import (
     AffineError,
@@ -25,6 +25,7 @@ from jokr_rt.evaluation.results import (
     Retargeting,
     Temporal,
 )
+from jokr_rt.looks import FixedLooks
 from jokr_rt.retarget import Model
 
 OTHER_LOOKS = 4  # frames whose appearance is tried, spread over the target's training clip

@@ -1,6 +1,6 @@
 """A model at work on whole clips, one frame at a time, as its user runs it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,27 +9,11 @@ from numpy.typing import NDArray
 from jokr_rt.bundle import Arrays
 from jokr_rt.config import GAUSSIAN_STD, ModelConfig
 from jokr_rt.engines import Engine
-from jokr_rt.retarget import Model, Retargeter
+from jokr_rt.looks import FixedLooks, with_looks
+from jokr_rt.retarget import Retargeter
 
 Frames = NDArray[np.uint8]
 Track = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class FixedLooks:
-    """A model whose appearances are chosen: {"a": (1, 3, S/2, S/2) float32, "b": ...}."""
-
-    config: ModelConfig
-    domains: dict[str, str]
-    looks: Mapping[str, NDArray[np.float32]]
-
-    @classmethod
-    def stored(cls, model: Model) -> "FixedLooks":
-        """The model's own, read once: a checkpoint would choose them again and again."""
-        return cls(model.config, model.domains, {domain: model.appearance(domain) for domain in "ab"})
-
-    def appearance(self, domain: str) -> NDArray[np.float32]:
-        return self.looks[domain]
 
 
 @dataclass(frozen=True)
@@ -105,8 +89,7 @@ class Performer:
 
     def redressed_retargeter(self, direction: str, target: str, on_black: Frames) -> Retargeter:
         """The same with the appearance of another frame (S, S, 3) of the target, on black."""
-        found = self.engine.run("extractor", {"frame": on_black[None]})["appearance"]
-        looks = FixedLooks(self.model.config, self.model.domains, {**self.model.looks, target: found})
+        looks = with_looks(self.model, self.engine, target, on_black)
         return Retargeter(looks, direction, self.engine)
 
 

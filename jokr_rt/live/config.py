@@ -99,7 +99,7 @@ def _converted(where: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 _SECONDS = ("stall", "open", "learn", "keyframe_interval", "sink_stall", "watchdog")
-_TEXTS = ("input", "camera_format", "bundle", "engine", "precision", "on_hang")
+_TEXTS = ("input", "appearance", "camera_format", "bundle", "engine", "precision", "on_hang")
 _NUMBERS = ("retries", "sink_retries", "bitrate", "queue", "prometheus")
 
 

@@ -111,6 +111,12 @@ class SourceAlpha:
 Mask = Callable[[Picture, NDArray[np.uint8] | None, float], Matte]
 
 
+def masked(mask: Mask, rgb: Picture, alpha: NDArray[np.uint8] | None, seconds: float) -> Picture:
+    """What the extractor is to see of a frame (size, size, 3): black where its mask takes nothing for creature."""
+    matte = mask(rgb, alpha, seconds)
+    return np.rint(rgb * matte[..., None]).astype(np.uint8)
+
+
 def check_mask(name: str) -> None:
     """Raises UsageError for what is neither one of `NAMES` nor an .onnx file."""
     if name not in NAMES and not (name.endswith(".onnx") and Path(name).is_file()):

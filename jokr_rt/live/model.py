@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from jokr_rt.bundle import DIRECTIONS
 from jokr_rt.engines import DeviceEngine, Engine
 from jokr_rt.live.compose import Picture
+from jokr_rt.looks import with_looks
 from jokr_rt.retarget import Model, Retargeter, find_direction
+from jokr_rt.video import read_picture
 
 Found = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Keypoints (K, 2) and their confidence (K,)."""
@@ -22,7 +24,7 @@ Load = Callable[[], tuple[Model, Engine]]
 class _Loaded:
     model: Model
     engine: Engine
-    directions: "dict[str, tuple[Retargeter, NDArray[np.float32]]]" = field(default_factory=dict)
+    targets: "dict[Target, tuple[Retargeter, NDArray[np.float32]]]" = field(default_factory=dict)
     """What was used so far: its retargeter, and the target's appearance (1, 3, size/2, size/2)."""
 
 
@@ -43,15 +45,19 @@ class LiveModel:
         self.is_loading = False
         model = self._get().model
         self.size, self._domains = model.config.size, model.domains
-        self._targets = {direction: Target(self, direction) for direction in DIRECTIONS}
+        self._targets: dict[tuple[str, str | None], Target] = {}
 
     def direction(self, name: str) -> str:
         """ "a2b" or "b2a" for a direction's name. Raises UsageError."""
         return find_direction(name, self._domains)
 
-    def target(self, direction: str) -> "Target":
-        """One of the two directions, by its name. Raises UsageError."""
-        return self._targets[self.direction(direction)]
+    def target(self, direction: str, appearance: str | None = None) -> "Target":
+        """One of the two directions, by its name; the same where all is the same. Raises UsageError.
+
+        appearance: a picture that it has its looks from, instead of the model's own.
+        """
+        key = self.direction(direction), appearance
+        return self._targets.setdefault(key, Target(self, *key))
 
     def name_of(self, direction: str) -> str:
         """Such as "cat2fox"."""
@@ -66,25 +72,29 @@ class LiveModel:
         """For frames (size, size, 3). Raises EngineError."""
         loaded = self._get()
         if len(frames) == 1:
-            any_direction = next(iter(loaded.directions), "a2b")
-            return [self.load(any_direction)[0].extract(frames[0])]
+            any_target = next(iter(loaded.targets), None) or self.target("a2b")
+            return [self.load(any_target)[0].extract(frames[0])]
         found = loaded.engine.run("extractor", {"frame": np.stack(frames)})
         return list(zip(found["keypoints"], found["confidence"], strict=True))
 
-    def load(self, direction: str) -> tuple[Retargeter, NDArray[np.float32]]:
-        """What "a2b" or "b2a" needs, if it is not there yet. Raises BundleError, EngineError."""
+    def load(self, target: "Target") -> tuple[Retargeter, NDArray[np.float32]]:
+        """What it needs, if that is not there yet. Raises InputError, BundleError, EngineError."""
         loaded = self._get()
-        if direction not in loaded.directions:
+        if target not in loaded.targets:
             self.is_loading = True
             try:
-                retargeter = Retargeter(loaded.model, direction, loaded.engine, "latency")
-                loaded.directions[direction] = retargeter, loaded.model.appearance(DIRECTIONS[direction][1])
+                model, creature = loaded.model, DIRECTIONS[target.direction][1]
+                if target.appearance is not None:
+                    picture = read_picture(target.appearance, self.size)
+                    model = with_looks(model, loaded.engine, creature, picture)
+                retargeter = Retargeter(model, target.direction, loaded.engine, "latency")
+                loaded.targets[target] = retargeter, model.appearance(creature)
                 if self._batches:
                     frames = [np.zeros((self.size, self.size, 3), np.uint8)] * 2
-                    self._targets[direction].draw([keypoints for keypoints, _ in self.extract(frames)])
+                    target.draw([keypoints for keypoints, _ in self.extract(frames)])
             finally:
                 self.is_loading = False
-        return loaded.directions[direction]
+        return loaded.targets[target]
 
     @property
     def engine(self) -> str:
@@ -114,10 +124,11 @@ class LiveModel:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """Whom a stream's creature becomes: one direction of a model."""
+    """Whom a stream's creature becomes: one direction of a model. appearance: see `LiveModel.target`."""
 
     model: LiveModel
     direction: str
+    appearance: str | None
 
     @property
     def name(self) -> str:
@@ -125,13 +136,13 @@ class Target:
         return self.model.name_of(self.direction)
 
     def load(self, items: Sequence[None]) -> Sequence[None]:
-        """Have it ready before the first frame. Raises BundleError, EngineError."""
-        self.model.load(self.direction)
+        """Have it ready before the first frame. Raises InputError, BundleError, EngineError."""
+        self.model.load(self)
         return items
 
     def draw(self, poses: Sequence[NDArray[np.float32]]) -> Sequence[Picture]:
         """The target's creature (size, size, 3) in each of the poses (K, 2). Raises EngineError."""
-        retargeter, appearance = self.model.load(self.direction)
+        retargeter, appearance = self.model.load(self)
         if len(poses) == 1:
             return [retargeter.draw(poses[0])]
         run = retargeter.engine.run

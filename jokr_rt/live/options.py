@@ -29,7 +29,8 @@ class LiveOptions:
     """One stream. Times are in seconds. Raises UsageError for what cannot be meant, InputError for a missing file.
 
     input, output: see `jokr_rt.video.capture.open_capture` and `jokr_rt.live.sinks.open_sink`. name: of the stream, in
-    messages, figures and file names. direction: "a2b" or "b2a", or by the domains' names.
+    messages, figures and file names. direction: "a2b" or "b2a", or by the domains' names. appearance: path of a picture
+    of the creature to draw, before black or transparent, instead of the bundle's own.
 
     camera_size, camera_rate, camera_format, rtsp_transport, hwaccel, realtime, loop, audio, stall, open: see
     `jokr_rt.video.capture.CaptureOptions`. retries, backoff: see `jokr_rt.live.source.LiveSource`.
@@ -56,6 +57,7 @@ class LiveOptions:
     output: tuple[str, ...]
     name: str = "live"
     direction: str = "a2b"
+    appearance: str | None = None
 
     camera_size: tuple[int, int] | None = None
     camera_rate: Fraction | None = None

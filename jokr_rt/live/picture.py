@@ -9,7 +9,7 @@ from jokr_rt.clock import Clock
 from jokr_rt.keypoints import OneEuroFilter, draw_keypoints
 from jokr_rt.live.compose import Picture, over
 from jokr_rt.live.inference import Inference
-from jokr_rt.live.masks import Mask, StaticBackground
+from jokr_rt.live.masks import Mask, StaticBackground, masked
 from jokr_rt.live.model import Target
 from jokr_rt.live.options import LiveOptions, colour_of
 from jokr_rt.timing import Histogram
@@ -84,8 +84,7 @@ class Pictures:
         if self._mask is None:
             return source
         square = None if alpha is None else self._alphas.fit(alpha, size, size)
-        matte = self._mask(source, square, seconds)
-        return np.rint(source * matte[..., None]).astype(np.uint8)
+        return masked(self._mask, source, square, seconds)
 
     def _compose(self, rgb: Picture) -> Picture:
         """The pose, or nobody, before what is behind."""

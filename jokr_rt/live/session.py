@@ -211,7 +211,8 @@ def _prepare(
     stack: ExitStack,
 ) -> Callable[[], Stream]:
     """All of a stream but its source, with which it begins. What was opened is closed by `stack`."""
-    targets = [model.target(options.direction) for model in models]
+    targets = [models[0].target(options.direction, options.appearance)]
+    targets += [model.target(options.direction) for model in models[1:]]
     for each in targets:
         inference(each.load, None)
     if len(targets) == 1:  # the other direction is loaded when somebody asks for it

@@ -13,6 +13,7 @@ from jokr_rt.keypoints import retime
 from jokr_rt.retarget import find_direction
 from jokr_rt.studio.clips import Clip
 from jokr_rt.studio.exports import Export
+from jokr_rt.studio.looks import Looks
 from jokr_rt.studio.messages import Message
 from jokr_rt.studio.worker import Stopwatch, Worker
 from jokr_rt.tracks import edit_tracks
@@ -22,15 +23,17 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class Editing:
-    """clip: being edited. folder: for what is exported. send: to the visitor's page, if there is one.
+    """clip: being edited. looks: of what is drawn. folder: for what is exported. send: to the visitor's page, if there
+    is one.
 
     Edits come with every request, so that one picture never shows another's; the last ones are kept for a page that is
     loaded again.
     """
 
-    def __init__(self, worker: Worker, clip: Clip, folder: Path, send: Send) -> None:
+    def __init__(self, worker: Worker, looks: Looks, clip: Clip, folder: Path, send: Send) -> None:
         self.clip = clip
         self._worker = worker
+        self._looks = looks
         self._folder = folder
         self._send = send
         self._edits, self._direction = Edits(), "a2b"
@@ -44,6 +47,7 @@ class Editing:
         about = {
             "name": clip.name,
             "frames": len(clip.pictures),
+            "mask": clip.masks.name if clip.masks else "none",
             "edits": json.loads(format_edits(self._edits)),
             "direction": self._direction,
         }
@@ -70,7 +74,7 @@ class Editing:
         index = min(index, len(self._edited) - 1)
         pose = self._edited.keypoints[index]
         with watch.measure("draw"):
-            image = self._worker.retargeter(self._direction).draw(pose)
+            image = self._looks.retargeter(self._direction).draw(pose)
         with watch.measure("encode"):
             parts = [jpeg(image), self.clip.pictures[self._source[index]]]
         names = ["output", "source"]
@@ -110,7 +114,9 @@ class Editing:
             raise UsageError("an export is running already; cancel it first")
         direction = find_direction(str(message.header.get("direction")), self._worker.model.domains)
         edits = parse_edits(json.dumps(message.header.get("edits")))
-        self._export = Export(self._worker, self.clip, edits, direction, self._folder, self._send)
+        self._export = Export(
+            self._worker, self._looks.model(direction), self.clip, edits, direction, self._folder, self._send
+        )
 
     def cancel(self) -> None:
         if self._export is not None:

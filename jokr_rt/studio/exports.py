@@ -8,7 +8,7 @@ from pathlib import Path
 from jokr_rt.edits import Edits
 from jokr_rt.engines import DeviceEngine, StagedEngine
 from jokr_rt.errors import JokrError
-from jokr_rt.retarget import Retargeter
+from jokr_rt.retarget import Model, Retargeter
 from jokr_rt.stream import retarget_stream
 from jokr_rt.studio.clips import Clip
 from jokr_rt.studio.messages import Message
@@ -31,9 +31,13 @@ class Export:
     On a device, and with PyTorch, it takes the model's own thread, and whoever else wants to see something waits.
     """
 
-    def __init__(self, worker: Worker, clip: Clip, edits: Edits, direction: str, folder: Path, send: Send) -> None:
+    def __init__(
+        self, worker: Worker, model: Model, clip: Clip, edits: Edits, direction: str, folder: Path, send: Send
+    ) -> None:
+        """model: the worker's, or one with other looks."""
         self.state = "running"
         self.path = folder / "edited.mp4"
+        self._model = model
         self._worker, self._clip, self._edits, self._direction, self._send = worker, clip, edits, direction, send
         self._done, self._total = 0, 2 * len(clip.pictures)
         self._words = ""
@@ -94,9 +98,16 @@ class Export:
     def _write(self) -> None:
         clip, edits = self._clip, self._edits
         keeps_time = edits.speed == 1
-        with Retargeter(self._worker.model, self._direction, self._worker.engine, "throughput") as retargeter:
+        with Retargeter(self._model, self._direction, self._worker.engine, "throughput") as retargeter:
             retarget_stream(
-                retargeter, clip.path, self.path, edits=edits, audio=keeps_time, overwrite=True, progress=self._count
+                retargeter,
+                clip.path,
+                self.path,
+                masks=clip.masks,
+                edits=edits,
+                audio=keeps_time,
+                overwrite=True,
+                progress=self._count,
             )
         self._words = "without its sound, as the speed is not the clip's" if clip.has_audio and not keeps_time else ""
 

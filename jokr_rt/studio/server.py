@@ -12,7 +12,7 @@ from aiohttp import web
 
 from jokr_rt.engines import Engine
 from jokr_rt.errors import InputError, JokrError, UsageError
-from jokr_rt.retarget import Model
+from jokr_rt.retarget import Model, find_direction
 from jokr_rt.studio.clips import GivenClip
 from jokr_rt.studio.guard import Guard
 from jokr_rt.studio.limits import Limits
@@ -29,6 +29,7 @@ def serve(
     engine: Engine,
     *,
     clip: Path | None = None,
+    masks: Path | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
     limits: Limits = Limits(),  # noqa: B008
@@ -36,16 +37,19 @@ def serve(
 ) -> None:
     """Serve the studio until Ctrl-C or SIGTERM.
 
-    clip: what every visitor finds opened. host: where to listen; elsewhere than on loopback the address has a token.
-    port: 0 takes a free one. ready: told the address of the page, as soon as it answers.
+    clip: what every visitor finds opened. masks: a mask for each of its frames, as for `retarget_stream`. host: where
+    to listen; elsewhere than on loopback the address has a token. port: 0 takes a free one. ready: told the address of
+    the page, as soon as it answers.
     Raises UsageError where the port is taken or `host` is no address of this machine, and what reading `clip` raises.
     """
     guard = Guard(host)
     listener = _listen(host, port)
     with tempfile.TemporaryDirectory(prefix="jokr-studio-") as folder:
         worker = Worker(model, engine)
+        given = GivenClip(worker, clip, masks) if clip is not None else None
+        made = _Studio(worker, guard, Visitors(worker, Path(folder), limits), limits, given)
         try:
-            asyncio.run(_Studio(worker, guard, Visitors(Path(folder), limits), limits, clip).run(listener, host, ready))
+            asyncio.run(made.run(listener, host, ready))
         finally:
             worker.close()
 
@@ -65,10 +69,15 @@ def _address(host: str, port: int, prefix: str) -> str:
     return f"http://{f'[{name}]' if ':' in name else name}:{port}{prefix}/"
 
 
+def _refusal(error: JokrError) -> web.Response:
+    return web.json_response({"error": str(error)}, status=413 if isinstance(error, InputError) else 409)
+
+
 class _Studio:
-    def __init__(self, worker: Worker, guard: Guard, visitors: Visitors, limits: Limits, path: Path | None) -> None:
-        self.worker, self.guard, self.visitors, self.limits = worker, guard, visitors, limits
-        self.given = GivenClip(worker, path) if path is not None else None
+    def __init__(
+        self, worker: Worker, guard: Guard, visitors: Visitors, limits: Limits, given: GivenClip | None
+    ) -> None:
+        self.worker, self.guard, self.visitors, self.limits, self.given = worker, guard, visitors, limits, given
         # Read once, by names of our own: no path that a visitor sends is ever opened.
         page = files("jokr_rt.studio") / "page"
         self._page = {file.name: file.read_bytes() for file in page.iterdir() if Path(file.name).suffix in _TYPES}
@@ -82,6 +91,8 @@ class _Studio:
                 web.get(f"{prefix}/", self._file),
                 web.get(f"{prefix}/socket", self._socket),
                 web.put(f"{prefix}/visitors/{{visitor}}/clip", self._upload),
+                web.put(f"{prefix}/visitors/{{visitor}}/looks", self._choose_looks),
+                web.delete(f"{prefix}/visitors/{{visitor}}/looks", self._drop_looks),
                 web.get(f"{prefix}/visitors/{{visitor}}/export", self._download),
                 web.get(f"{prefix}/{{name}}", self._file),
             ]
@@ -147,11 +158,42 @@ class _Studio:
         visitor = self._visitor(request)
         try:
             with visitor.upload() as path:
-                await receive(request, path, self.limits)
+                await receive(request, path, "clip", self.limits.upload_bytes, self.limits.silence_seconds)
         except JokrError as error:
-            return web.json_response({"error": str(error)}, status=413 if isinstance(error, InputError) else 409)
-        visitor.load(self.worker, path, request.query.get("name") or "clip", self.limits)
+            return _refusal(error)
+        visitor.load(path, request.query.get("name") or "clip", self.limits)
         return web.json_response({})
+
+    async def _choose_looks(self, request: web.Request) -> web.Response:
+        visitor, limits = self._visitor(request), self.limits
+        name = request.query.get("name") or "picture"
+        told = {}
+        try:
+            direction = self._direction(request)
+            with visitor.upload() as path:
+                await receive(request, path, "picture", limits.looks_bytes, limits.silence_seconds)
+                try:
+                    await visitor.looks.choose(direction, path, name[:100], limits.looks_pixels)
+                except InputError as error:  # the request was well, the picture is not
+                    told["error"] = str(error)
+                finally:
+                    path.unlink(missing_ok=True)
+        except JokrError as error:
+            return _refusal(error)
+        await visitor.send(visitor.looks.message())
+        return web.json_response(told)
+
+    async def _drop_looks(self, request: web.Request) -> web.Response:
+        visitor = self._visitor(request)
+        try:
+            await visitor.looks.drop(self._direction(request))
+        except JokrError as error:
+            return _refusal(error)
+        await visitor.send(visitor.looks.message())
+        return web.json_response({})
+
+    def _direction(self, request: web.Request) -> str:
+        return find_direction(request.query.get("direction", ""), self.worker.model.domains)
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
         editing = self._visitor(request).editing

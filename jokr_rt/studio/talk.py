@@ -69,7 +69,7 @@ class Talk:
         given: GivenClip | None,
     ) -> None:
         self._visitor, self._socket, self._worker, self._limits, self._given = visitor, socket, worker, limits, given
-        self._stream = LiveStream(worker, limits.live_pixels)
+        self._stream = LiveStream(worker, visitor.looks, limits.live_pixels)
         self._lanes = {"live": _Lane(visitor, self._stream.answer), "draw": _Lane(visitor, self._draw)}
 
     async def run(self) -> None:
@@ -102,16 +102,21 @@ class Talk:
             "colours": keypoint_colours(model.config.keypoints).tolist(),
             "engine": self._worker.engine.name,
             "precision": self._worker.engine.precision,
-            "limits": {"bytes": self._limits.upload_bytes, "seconds": self._limits.clip_seconds},
+            "limits": {
+                "bytes": self._limits.upload_bytes,
+                "seconds": self._limits.clip_seconds,
+                "looks_bytes": self._limits.looks_bytes,
+            },
             "clip": visitor.editing is not None or visitor.is_loading or self._given is not None,
         }
         await visitor.send(Message("hello", about))
+        await visitor.send(visitor.looks.message())
         if visitor.editing is not None:
             await visitor.editing.tell()
         elif self._given is not None and not visitor.is_loading:
             clip = await self._given.wait(visitor.tell_loading)
             if visitor.editing is None and not visitor.is_loading:
-                await visitor.open(self._worker, clip)
+                await visitor.open(clip)
 
     async def _take(self, data: bytes) -> None:
         about = ""

@@ -15,6 +15,7 @@ from jokr_rt.studio.clips import Clip, load_clip
 from jokr_rt.studio.editing import Editing
 from jokr_rt.studio.limits import Limits
 from jokr_rt.studio.live import LiveStream
+from jokr_rt.studio.looks import Looks
 from jokr_rt.studio.messages import Message
 from jokr_rt.studio.worker import Worker
 
@@ -22,10 +23,13 @@ from jokr_rt.studio.worker import Worker
 class Visitor:
     """One page. It may lose its socket, or be loaded again, and find what it had, for a while.
 
-    folder: for the files of this visitor. live: while there is a socket. editing: while there is a clip.
+    folder: for the files of this visitor. looks: of what is drawn for him. live: while there is a socket. editing:
+    while there is a clip.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, worker: Worker, folder: Path) -> None:
+        self.looks = Looks(worker)
+        self._worker = worker
         self.id = secrets.token_urlsafe(18)
         self.folder = folder / self.id
         self.folder.mkdir(mode=0o700)
@@ -54,9 +58,9 @@ class Visitor:
 
     @contextmanager
     def upload(self) -> Iterator[Path]:
-        """Where a clip's bytes go; gone again where the block raises. Raises UsageError while there is another one."""
+        """Where a file's bytes go; gone again where the block raises. Raises UsageError while there is another one."""
         if self._is_receiving or self.is_loading:
-            raise UsageError("another clip is being read; wait for it")
+            raise UsageError("another file is being read; wait for it")
         path = self.folder / secrets.token_urlsafe(9)
         self._is_receiving = True
         try:
@@ -67,14 +71,14 @@ class Visitor:
         finally:
             self._is_receiving = False
 
-    def load(self, worker: Worker, path: Path, name: str, limits: Limits) -> None:
+    def load(self, path: Path, name: str, limits: Limits) -> None:
         """Begin to read an uploaded clip; then it is the one to edit. Its file goes with it."""
-        self.loading = asyncio.create_task(self._load(worker, path, name[:100], limits))
+        self.loading = asyncio.create_task(self._load(path, name[:100], limits))
 
-    async def _load(self, worker: Worker, path: Path, name: str, limits: Limits) -> None:
+    async def _load(self, path: Path, name: str, limits: Limits) -> None:
         try:
-            clip = await load_clip(worker, path, name, limits, self.tell_loading)
-            await self.open(worker, clip)
+            clip = await load_clip(self._worker, path, None, name, limits, self.tell_loading)
+            await self.open(clip)
         except JokrError as error:
             words = str(error).replace(f"{path}", name)
             await self.send(Message("error", {"about": "clip", "message": words}))
@@ -87,9 +91,9 @@ class Visitor:
         if done % 8 == 0:
             await self.send(Message("loading", {"done": done, "total": total}))
 
-    async def open(self, worker: Worker, clip: Clip) -> None:
+    async def open(self, clip: Clip) -> None:
         """A clip to edit, instead of the one before."""
-        before, self.editing = self.editing, Editing(worker, clip, self.folder, self.send)
+        before, self.editing = self.editing, Editing(self._worker, self.looks, clip, self.folder, self.send)
         if before is not None:
             await before.close()
             if before.clip.path.parent == self.folder:
@@ -103,6 +107,7 @@ class Visitor:
             await asyncio.gather(self.loading, return_exceptions=True)
         if self.editing is not None:
             await self.editing.close()
+        await self.looks.close()
         if self.socket is not None:
             await self.socket.close()
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
@@ -111,7 +116,8 @@ class Visitor:
 class Visitors:
     """All of them; `limits.visitors` at most."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, worker: Worker, folder: Path, limits: Limits) -> None:
+        self._worker = worker
         self._folder = folder
         self._limits = limits
         self._known: dict[str, Visitor] = {}
@@ -130,17 +136,18 @@ class Visitors:
         await self.forget_absent(0 if len(self) >= self._limits.visitors else self._limits.absence_seconds)
         if len(self) >= self._limits.visitors:
             raise UsageError(f"all {self._limits.visitors} places are taken; try again when somebody has left")
-        visitor = Visitor(self._folder)
+        visitor = Visitor(self._worker, self._folder)
         self._known[visitor.id] = visitor
         return visitor
 
     async def forget_absent(self, seconds: float) -> None:
         """Those who have had no socket for that long and wait for nothing."""
         now = time.monotonic()
-        for visitor in list(self._known.values()):
-            if visitor.socket is None and not visitor.is_busy and now - visitor.last_seen >= seconds:
-                del self._known[visitor.id]
-                await visitor.close()
+        absent = [one for one in self._known.values() if one.socket is None and not one.is_busy]
+        gone = [visitor for visitor in absent if now - visitor.last_seen >= seconds]
+        for visitor in gone:  # all at once: while one is being closed, somebody else may come for the rest
+            del self._known[visitor.id]
+        await asyncio.gather(*(visitor.close() for visitor in gone))
 
     async def close(self) -> None:
         """Free everything, of everybody."""

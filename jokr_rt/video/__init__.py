@@ -1,6 +1,6 @@
 """Reading and writing video. Nothing outside this package imports PyAV."""
 
-from jokr_rt.video.image import write_png
+from jokr_rt.video.image import read_picture, write_png
 from jokr_rt.video.jpeg import jpeg
 from jokr_rt.video.jpeg_reader import read_jpeg
 from jokr_rt.video.pairs import Pair, with_masks
@@ -19,6 +19,7 @@ __all__ = [
     "open_masks",
     "open_video",
     "read_jpeg",
+    "read_picture",
     "read_video",
     "with_masks",
     "write_png",

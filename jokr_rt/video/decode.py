@@ -18,6 +18,7 @@ FOLDER_RATE = Fraction(10)
 """Frames per second of image files, unless the caller says otherwise."""
 
 _JPEG_SUFFIXES = frozenset({".jpg", ".jpeg"})
+_JPEG_FORMATS = frozenset({"image2", "jpeg_pipe"})
 _IMAGE_SUFFIXES = _JPEG_SUFFIXES | {".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 _PATTERN = re.compile(r"(?P<head>[^%]*)%(?P<padded>0?)(?P<digits>\d*)d(?P<tail>[^%]*)")
 
@@ -26,13 +27,14 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 # A playlist or a script of FFmpeg's names other files, which it would read; these formats hold all of their data.
-_SELF_CONTAINED = "mov,matroska,webm,avi,mpegts"
+_SELF_CONTAINED = "mov,matroska,webm,avi,mpegts,png_pipe,jpeg_pipe,webp_pipe"
 
 
 def open_input(path: Path, max_pixels: int | None = None) -> InputContainer:
     """Open a media file. Raises InputError if it is missing, empty or in no known format.
 
-    max_pixels: of one picture, for a stranger's file: that must be a common container, which refers to nothing else.
+    max_pixels: of one picture, for a stranger's file: that must be a common container or picture, which refers to
+    nothing else.
     """
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder")
@@ -89,6 +91,9 @@ class FileDecoder:
             codec = av.Codec(_ALPHA_DECODERS[codec.name], "r").create("video")
         codec.thread_type = "AUTO"
         if self._max_pixels:
+            if codec.width == 0:  # nothing but a picture tells its size, and that was not decoded
+                limit = f"{self._max_pixels:,} pixels"
+                raise InputError(f"{self._path}: cannot be decoded, or has more than {limit}; make it smaller")
             if codec.width * codec.height > self._max_pixels:
                 size = f"{codec.width} x {codec.height} pixels"
                 raise InputError(
@@ -110,6 +115,8 @@ class FileDecoder:
 
     def pictures(self) -> Iterator[VideoFrame]:
         """The pictures in the order they are shown. Raises InputError where the file is damaged or cut off."""
+        if self._is_cut_off_jpeg():
+            raise InputError(f"{self._path}: this image is cut off; replace it")
         damage: str | None = None
         end = Fraction(0)
         try:
@@ -135,6 +142,10 @@ class FileDecoder:
     def _end(self, picture: VideoFrame) -> Fraction:
         """When the next picture is due, seconds."""
         return (picture.pts or 0) * self.time_base + max(picture.duration * self.time_base, 1 / self.rate)
+
+    def _is_cut_off_jpeg(self) -> bool:
+        is_jpeg = self._container.format.name in _JPEG_FORMATS and self._codec.name == "mjpeg"
+        return is_jpeg and self._path.is_file() and not _is_whole_jpeg(self._path.read_bytes())
 
     def _is_short(self, end: Fraction) -> bool:
         """Whether the video ended early without an error: by its index (MP4), or by the length it should have.

@@ -165,8 +165,8 @@ def open_video(
 
     size: letterbox every frame into size x size pixels; None keeps the video's size.
     rate: frames per second of images, 10 unless given; a video has its own.
-    max_pixels: of a picture, for a video from a stranger: a larger one is refused before it is decoded, and so is a
-    kind of file that could name others to be read, such as a playlist.
+    max_pixels: of a picture, for a video (or one PNG, JPEG or WebP) from a stranger: a larger one is refused before it
+    is decoded, and so is a kind of file that could name others to be read, such as a playlist.
 
     Raises InputError at once if the input is missing, empty, not a video or without pictures, and while iterating
     (after every frame up to there) if it is damaged, cut off or changes its size. Raises UsageError for a rate that
@@ -175,14 +175,14 @@ def open_video(
     return VideoSource(path, size, rate, max_pixels)
 
 
-def open_masks(path: str | Path, *, size: int | None = None) -> MaskSource:
+def open_masks(path: str | Path, *, size: int | None = None, max_pixels: int | None = None) -> MaskSource:
     """Open masks: a video, folder or pattern as for `open_video`, each picture a (H, W) bool array, True = object.
 
     If the first picture is partly transparent the masks are the alpha channel, otherwise the brightness; the object
     is where it is at least half. With `size` they are letterboxed as the frames are, with False in the bars.
-    Raises as `open_video` does.
+    max_pixels, and what it raises: as for `open_video`.
     """
-    return MaskSource(path, size, None)
+    return MaskSource(path, size, None, max_pixels)
 
 
 def read_video(path: str | Path, *, size: int | None = None, rate: Fraction | None = None) -> Iterator[Frame]:

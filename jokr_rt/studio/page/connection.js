@@ -72,6 +72,15 @@ export class Connection {
   }
 }
 
+// Why the studio did not do what an HTTP request asked for, in words for a person; undefined where it did.
+export function refusal(request) {
+  try {
+    return JSON.parse(request.responseText).error;
+  } catch {
+    return `The studio refused it (${request.status}): ${request.responseText.slice(0, 200)}`;
+  }
+}
+
 // Requests of one kind: at most two under way, and of those that wait the newest only.
 export class Requests {
   constructor(connection, kind, most = 2) {

@@ -1,11 +1,10 @@
 // Form fields of the edits, and back.
 
-import { keysOf, nothing, trackOf, withStyle } from "./document.js";
-import { element } from "./pictures.js";
+import { STYLE, keysOf, nothing, trackOf, withStyle } from "./document.js";
+import { element, lay } from "./pictures.js";
 
 const SPEEDS = [0.125, 0.25, 0.5, 0.75, 1, 1.5, 2, 4];
 const CUTOFFS = [0, 12, 8, 6, 4, 3, 2, 1.5, 1, 0.7, 0.5]; // Hz; 0 is none
-const STYLE = { interpolation: "cubic", fade: 0.5 };
 
 export class Controls {
   constructor(editor) {
@@ -32,8 +31,8 @@ export class Controls {
       editor.request();
     };
     for (const id of ["edit-points", "edit-found"]) element(id).onchange = () => editor.frame.draw();
-    element("edit-with-heatmaps").onchange = (event) => {
-      element("edit-heatmaps-view").hidden = !event.target.checked;
+    element("edit-with-heatmaps").onchange = () => {
+      lay(element("edit-heatmaps"), null);
       editor.request();
     };
   }
@@ -68,7 +67,7 @@ export class Controls {
     const { edits, history, chosen } = this.editor;
     element("keypoint").value = String(chosen);
     element("swatch").style.background = `rgb(${this.editor.model.colours[chosen].join(",")})`;
-    const { interpolation, fade } = trackOf(edits, chosen) || this.style;
+    const { interpolation, fade } = { ...STYLE, ...(trackOf(edits, chosen) || this.style) };
     element("interpolation").value = interpolation;
     element("fade").value = fade;
     set("exaggerate", edits.exaggerate, `${edits.exaggerate} \u00d7`);

@@ -58,17 +58,27 @@ export class Curves {
         if (keypoint !== this.marks.chosen) this.line(context, keypoint, axis, band, 0.6, ratio);
       }
       this.line(context, this.marks.chosen, axis, band, 1, 2.5 * ratio);
-      context.fillStyle = ink;
-      context.font = `${12 * ratio}px system-ui, sans-serif`;
-      context.fillText(axis ? "y (down)" : "x (right)", 5 * ratio, axis * band + 14 * ratio);
     });
     context.fillStyle = ink;
+    this.name(context, band, ratio);
     context.globalAlpha = 0.3;
     context.fillRect(0, band, canvas.width, ratio);
     context.globalAlpha = 1;
     for (const [second, place] of this.marks.keys) this.diamond(context, second, place, band, ink, ratio);
     const seconds = track.seconds[Math.min(this.marks.index, track.count - 1)];
     context.fillRect(this.across(seconds) - ratio / 2, 0, 1.5 * ratio, canvas.height);
+  }
+
+  // The bands, readable before the lines.
+  name(context, band, ratio) {
+    context.font = `${12 * ratio}px system-ui, sans-serif`;
+    context.strokeStyle = getComputedStyle(this.canvas).backgroundColor;
+    context.lineWidth = 4 * ratio;
+    ["x (right)", "y (down)"].forEach((words, axis) => {
+      const place = [5 * ratio, axis * band + 14 * ratio];
+      context.strokeText(words, ...place);
+      context.fillText(words, ...place);
+    });
   }
 
   across(second) {

@@ -6,7 +6,8 @@ import { Curves } from "./curves.js";
 import { History, keyAt, keysOf, nothing, withKey, withoutKey } from "./document.js";
 import { Figures } from "./figures.js";
 import { Frame } from "./frame.js";
-import { bitmap, complain, element, offerDirections, show } from "./pictures.js";
+import { Looks } from "./looks.js";
+import { bitmap, complain, element, lay, offerDirections, show } from "./pictures.js";
 import { Player } from "./player.js";
 import { Results } from "./results.js";
 
@@ -30,10 +31,12 @@ export class Editor {
     this.player = new Player(this);
     this.controls = new Controls(this);
     this.results = new Results(this);
+    this.looks = new Looks(connection, "edit", () => this.request());
     connection.on("hello", (header) => this.greet(header));
     connection.on("clip", (header, parts) => this.open(header, parts));
     connection.on("drawn", (header, parts) => this.answered(header, parts));
     connection.on("error", (header) => header.about === "draw" && this.refused(header.message));
+    addEventListener("pagehide", () => this.clip && this.history.keep(this.lastClip));
   }
 
   get edits() {
@@ -63,16 +66,18 @@ export class Editor {
     const [from, to] = this.direction.split("2");
     element("edit-from").textContent = this.clip ? this.clip.name : this.model.domains[from];
     element("edit-to").textContent = this.model.domains[to];
+    this.looks.tell();
   }
 
   open(header, parts) {
     const [seconds, found, confidence] = parts.map(doubles);
     const isSame = this.lastClip === `${header.name} ${header.frames}`;
     this.lastClip = `${header.name} ${header.frames}`;
+    this.figures.tell("mask", header.mask);
     this.clip = { ...header, seconds, found, confidence };
     this.trackOf = this.drawn = null;
     if (!isSame) {
-      this.history = new History({ ...nothing(), ...header.edits });
+      this.history = History.of(this.lastClip, header.edits);
       this.index = 0;
     }
     this.draft = null;
@@ -122,7 +127,7 @@ export class Editor {
     const request = this.requests.settle(header.seq);
     if (!request || !this.clip) return;
     this.results.accepted(request.header.edits);
-    this.figures.count("dropped", this.requests.dropped);
+    this.figures.tell("dropped", this.requests.dropped);
     this.figures.add(request.ms, header.ms);
     const named = Object.fromEntries(header.names.map((name, index) => [name, parts[index]]));
     if (named.track) this.takeTrack(named, request.header.edits);
@@ -139,7 +144,7 @@ export class Editor {
     this.drawn = { index: header.index, source: header.source, keypoints: header.keypoints, picture: pictures.source };
     show(element("edit-output"), pictures.output);
     element("edit-output").dataset.index = header.index;
-    if (pictures.heatmaps) show(element("edit-heatmaps"), pictures.heatmaps);
+    lay(element("edit-heatmaps"), pictures.heatmaps);
     this.frame.draw();
     this.controls.showPose();
   }

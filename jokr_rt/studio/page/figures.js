@@ -1,4 +1,4 @@
-// What it takes: medians of the last answers, and counts.
+// What it takes: medians of the last answers, and what else is to be told.
 
 const KEPT = 90;
 
@@ -6,7 +6,7 @@ export class Figures {
   constructor(list) {
     this.list = list;
     this.stages = new Map();
-    this.counts = new Map();
+    this.facts = new Map();
     this.shown = 0;
     this.times = [];
   }
@@ -22,8 +22,8 @@ export class Figures {
     this.show();
   }
 
-  count(name, number) {
-    this.counts.set(name, number);
+  tell(name, value) {
+    this.facts.set(name, value);
   }
 
   median(name) {
@@ -43,7 +43,7 @@ export class Figures {
     this.shown = now;
     const rows = [["frames a second", this.rate.toFixed(0)]];
     for (const name of this.stages.keys()) rows.push([name, `${this.median(name).toFixed(1)} ms`]);
-    for (const [name, number] of this.counts) rows.push([name, String(number)]);
+    for (const [name, value] of this.facts) rows.push([name, String(value)]);
     this.list.replaceChildren(...rows.map(([name, words]) => entry(name, words)));
   }
 }

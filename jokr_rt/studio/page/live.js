@@ -1,8 +1,10 @@
 // The camera's frames to the studio, and back as the other creature: never more than two under way, always the newest.
 
+import { Background } from "./background.js";
 import { Requests } from "./connection.js";
 import { Figures } from "./figures.js";
-import { bitmap, complain, drawKeypoints, element, offerDirections, show, snapshot } from "./pictures.js";
+import { Looks } from "./looks.js";
+import { bitmap, complain, drawKeypoints, element, lay, offerDirections, show, snapshot } from "./pictures.js";
 
 export class Live {
   constructor(connection) {
@@ -12,6 +14,8 @@ export class Live {
     this.video = document.createElement("video");
     Object.assign(this.video, { muted: true, playsInline: true });
     this.stream = null;
+    this.background = new Background();
+    this.looks = new Looks(connection, "live");
     this.model = null;
     this.sent = new Map(); // by sequence number, what was sent
     this.isFresh = this.isEncoding = false;
@@ -20,7 +24,9 @@ export class Live {
     element("live-start").onclick = () => (this.stream ? this.stop() : this.start());
     element("live-snapshot").onclick = () => snapshot(element("live-output"), "jokr-camera.png");
     element("live-direction").onchange = () => this.nameViews();
-    element("live-with-heatmaps").onchange = (event) => (element("live-heatmaps-view").hidden = !event.target.checked);
+    element("live-mirror").onchange = () => this.background.renew(this.isOn);
+    element("live-background").onchange = () => this.background.renew(this.isOn);
+    element("live-with-heatmaps").onchange = () => lay(element("live-heatmaps"), null);
     connection.on("hello", (header) => this.greet(header));
     connection.on("live", (header, parts) => this.answered(header, parts));
     connection.on("dropped", (header) => header.of === "live" && this.sent.delete(header.seq) && this.pump());
@@ -34,12 +40,18 @@ export class Live {
     offerDirections(element("live-direction"), header.domains);
     element("live-start").disabled = false;
     this.nameViews();
+    this.background.renew(this.isOn); // the studio has none for this connection
     this.pump();
+  }
+
+  get isOn() {
+    return this.stream !== null;
   }
 
   nameViews() {
     const target = element("live-direction").value === "a2b" ? "b" : "a";
     element("live-to").textContent = this.model.domains[target];
+    this.looks.tell();
   }
 
   async start() {
@@ -63,6 +75,7 @@ export class Live {
     element("live-empty").hidden = true;
     element("live-start").textContent = "Stop camera";
     element("live-snapshot").disabled = false;
+    this.background.renew(true);
     this.watch();
   }
 
@@ -70,13 +83,14 @@ export class Live {
     for (const track of this.stream?.getTracks() || []) track.stop();
     this.stream = this.video.srcObject = null;
     element("live-start").textContent = "Start camera";
+    this.background.renew(false);
     complain(element("live-error"), words);
   }
 
   // Called for every frame that the camera gives.
   watch() {
     if (!this.stream) return;
-    if (this.isFresh) this.figures.count("skipped", (this.skipped += 1));
+    if (this.isFresh) this.figures.tell("skipped", (this.skipped += 1));
     this.isFresh = true;
     this.pump();
     if (this.video.requestVideoFrameCallback) this.video.requestVideoFrameCallback(() => this.watch());
@@ -94,7 +108,8 @@ export class Live {
       const seq = this.requests.sequence;
       const smooth = Number(element("live-smooth").value) || null;
       const heatmaps = element("live-with-heatmaps").checked;
-      this.requests.send({ direction: element("live-direction").value, smooth, heatmaps }, jpeg);
+      const background = this.background.wanted;
+      this.requests.send({ direction: element("live-direction").value, smooth, background, heatmaps }, jpeg);
       this.sent.set(seq, frame);
       this.pump();
     }, "image/jpeg", 0.9);
@@ -119,16 +134,20 @@ export class Live {
     this.sent.delete(header.seq);
     this.pump();
     if (!request || !frame) return;
-    this.figures.count("dropped", this.requests.dropped);
+    this.figures.tell("dropped", this.requests.dropped);
+    this.figures.tell("mask", header.mask);
     this.figures.add(request.ms, header.ms);
-    const pictures = await Promise.all(parts.map(bitmap));
+    const pictures = Object.fromEntries(await Promise.all(parts.map(async (part, index) => [header.names[index], await bitmap(part)])));
     if (header.seq < this.shown || !this.stream) return;
     this.shown = header.seq;
     const source = element("live-source");
-    source.getContext("2d").drawImage(frame, 0, 0, source.width, source.height);
+    source.getContext("2d").drawImage(pictures.seen || frame, 0, 0, source.width, source.height);
+    element("live-from").textContent = pictures.seen ? "what the model sees" : "camera";
+    this.background.answered(request.header.background, header.mask);
+    lay(element("live-heatmaps"), pictures.heatmaps);
+    if (!pictures.output) return; // a background is being learnt
     if (element("live-points").checked) drawKeypoints(source, header.keypoints, this.model.colours, header.confidence);
-    show(element("live-output"), pictures[0]);
-    if (pictures[1]) show(element("live-heatmaps"), pictures[1]);
+    show(element("live-output"), pictures.output);
   }
 
   failed(header) {

@@ -2,6 +2,8 @@
 
 export const element = (id) => document.getElementById(id);
 
+export const isPicture = (file) => file.type.startsWith("image/");
+
 export const bitmap = (jpeg) => createImageBitmap(new Blob([jpeg], { type: "image/jpeg" }));
 
 // In the picture's own pixels: the canvas takes its size.
@@ -11,6 +13,12 @@ export function show(canvas, picture) {
     canvas.height = picture.height;
   }
   canvas.getContext("2d").drawImage(picture, 0, 0);
+}
+
+// Over another canvas; none hides it.
+export function lay(canvas, picture) {
+  canvas.hidden = !picture;
+  if (picture) show(canvas, picture);
 }
 
 const toCanvas = (canvas, [x, y]) => [((x + 1) * canvas.width) / 2, ((y + 1) * canvas.height) / 2];

@@ -1,7 +1,8 @@
 // Clips in; edits in and out; videos and pictures out.
 
+import { refusal } from "./connection.js";
 import { History, format, parse } from "./document.js";
-import { complain, element, download, snapshot } from "./pictures.js";
+import { complain, element, download, isPicture, snapshot } from "./pictures.js";
 
 export class Results {
   constructor(editor) {
@@ -51,10 +52,20 @@ export class Results {
       over(event, false);
       const [file] = event.dataTransfer.files;
       if (!file) return;
+      if (isPicture(file)) {
+        this.dropped(file);
+        return;
+      }
       element("tab-edit").click();
       if (file.name.endsWith(".json") && this.editor.clip) this.load(file);
       else this.upload(file);
     });
+  }
+
+  // A picture gives the looks, where there are any to be seen.
+  dropped(picture) {
+    const { isShown, clip } = this.editor;
+    if (isShown && !clip) complain(element("edit-error"), `${picture.name} is a picture, and there is no clip: open one first.`);
   }
 
   upload(file) {
@@ -69,7 +80,7 @@ export class Results {
     const name = encodeURIComponent(file.name);
     request.open("PUT", `visitors/${this.editor.connection.visitor}/clip?name=${name}`);
     request.upload.onprogress = (event) => this.progress("Sending the clip", event.loaded, event.total);
-    request.onload = () => request.status !== 200 && this.failed({ about: "clip", message: words(request) });
+    request.onload = () => request.status !== 200 && this.failed({ about: "clip", message: refusal(request) });
     request.onerror = () => this.failed({ about: "clip", message: "The clip did not get through; try again." });
     request.send(file);
     this.progress("Sending the clip", 0, file.size);
@@ -142,13 +153,5 @@ export class Results {
     } else if (header.about === "export" || header.about === "cancel") {
       element("export-state").textContent = header.message;
     }
-  }
-}
-
-function words(request) {
-  try {
-    return JSON.parse(request.responseText).error;
-  } catch {
-    return `The clip was refused (${request.status}): ${request.responseText.slice(0, 200)}`;
   }
 }
