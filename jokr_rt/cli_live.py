@@ -129,6 +129,7 @@ def live(ctx: click.Context, bundle: Path | None, config: Path | None, as_json: 
     """
     from jokr_rt.live.console import live_console
     from jokr_rt.live.controls import Controls, keys, signals
+    from jokr_rt.live.memory import share_one_heap
     from jokr_rt.live.session import run_live
 
     streams, run = _streams(ctx, config, options)
@@ -142,6 +143,7 @@ def live(ctx: click.Context, bundle: Path | None, config: Path | None, as_json: 
         paths = run[where] if where == "target" else [run[where]]
         loads = [_loader(Path(path), engine, precision) for path in paths]
         run[where] = loads if where == "target" else loads[0]
+    share_one_heap()
     controls = Controls()
     with signals(controls), keys(controls), live_console(as_json) as observer:
         run_live(streams=streams, controls=controls, observer=observer, **run)

@@ -1,5 +1,6 @@
 """All live streams of a process: one engine, one thread for each stream, and one that watches over them."""
 
+import gc
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from jokr_rt.live.figures import Meter, StreamFigures, summary
 from jokr_rt.live.inference import Inference
 from jokr_rt.live.loop import CLOSE_S, Stream
 from jokr_rt.live.masks import open_mask
+from jokr_rt.live.memory import TIDY_S, collecting_little
 from jokr_rt.live.model import LiveModel, Load
 from jokr_rt.live.options import LiveOptions
 from jokr_rt.live.picture import Pictures
@@ -78,6 +80,7 @@ class Session:
         for stream in self.streams:
             stream.thread.start()
         pause, next_figures_s = threading.Condition(), self._clock.now() + FIGURES_S
+        next_tidy_s = self._clock.now() + TIDY_S
         try:
             while self._is_going() and not self._controls.quit:
                 with pause:
@@ -91,6 +94,9 @@ class Session:
                 if (now := self._clock.now()) >= next_figures_s:
                     next_figures_s = max(next_figures_s + FIGURES_S, now)
                     self._tell()
+                if now >= next_tidy_s:
+                    next_tidy_s = now + TIDY_S
+                    gc.collect()
         finally:
             self._stop()
         self._tell()
@@ -167,7 +173,8 @@ def run_live(
         if prometheus is not None:
             url = stack.enter_context(serve_metrics(prometheus, lambda: _since_start(started, clock)))
             observer.say(f"figures for Prometheus: {url}")
-        Session(started, inference, dog, controls, observer, clock).run()
+        with collecting_little():
+            Session(started, inference, dog, controls, observer, clock).run()
         figures = _since_start(started, clock)
     _raise_failures(started)
     return figures

@@ -21,7 +21,8 @@ _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 
 # How many microseconds of the stream FFmpeg looks at before it tells what is in it, instead of 5 s, and no wait for the
 # pictures from which it would guess a rate. A camera's sound may begin later than its picture, so not less than this.
-_QUICK = {"fpsprobesize": "0", "analyzeduration": "500000"}
+# It keeps as many bytes of a stream as it may look at: 2 MB, half a second at 32 Mbit/s, instead of 5.
+_QUICK = {"fpsprobesize": "0", "analyzeduration": "500000", "probesize": "2000000"}
 _LOW_LATENCY: dict[str, dict[str, str]] = {
     "rtsp": {"fpsprobesize": "0", "analyzeduration": "200000"},  # the session's description has told most of it
     "rtmp": {**_QUICK, "rtmp_live": "live", "rtmp_buffer": "100"},  # milliseconds that the server sends ahead
