@@ -87,12 +87,8 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def _up(inputs: int, outputs: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(inputs, outputs, kernel_size=4, stride=2, padding=1)
-
-
-def _smooth_up(inputs: int, outputs: int) -> nn.ConvTranspose2d:
     """Each kernel starts as a bilinear enlargement: random ones draw a lattice, which takes long to unlearn."""
-    layer = _up(inputs, outputs)
+    layer = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
     along = torch.tensor([0.25, 0.75, 0.75, 0.25])
     mix = torch.randn(inputs, outputs, 1, 1) / inputs**0.5
     with torch.no_grad():
@@ -217,8 +213,8 @@ class Generator(nn.Module):
         self.up = nn.ModuleList()
         skips = [0, *down[-2::-1]]
         for inputs, skip, outputs in zip([down[-1], *up[:-1]], skips, up, strict=True):
-            self.up.append(nn.Sequential(_smooth_up(inputs + skip, outputs), BatchNorm(outputs), nn.ReLU()))
-        self.head = _smooth_up(up[-1], 4)
+            self.up.append(nn.Sequential(_up(inputs + skip, outputs), BatchNorm(outputs), nn.ReLU()))
+        self.head = _up(up[-1], 4)
 
     def forward(self, warped: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:
         """(N, K, H, H) and (N, 3, H, H) -> image (N, 3, 2H, 2H) in [-1, 1] on black (-1), mask (N, 1, 2H, 2H)."""
