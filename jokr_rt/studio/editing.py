@@ -90,14 +90,18 @@ class Editing:
 
     def _take(self, message: Message) -> None:
         """The edits of a request. Where they cannot be meant, the ones of before stay."""
-        direction = find_direction(str(message.header.get("direction")), self._worker.model.domains)
-        edits = parse_edits(json.dumps(message.header.get("edits")))
+        edits, direction = self._asked(message)
         if edits != self._edits:
             found = self.clip.tracks
             edited = edit_tracks(edits, found)
             self._source = _nearest(found.times, retime(found.times, edits.speed)[0])
             self._edits, self._edited = edits, edited
         self._direction = direction
+
+    def _asked(self, message: Message) -> tuple[Edits, str]:
+        """Of a request, checked. Raises UsageError."""
+        direction = find_direction(str(message.header.get("direction")), self._worker.model.domains)
+        return parse_edits(json.dumps(message.header.get("edits"))), direction
 
     @property
     def is_exporting(self) -> bool:
@@ -112,8 +116,7 @@ class Editing:
         """Begin to write the whole clip; "edits" and "direction" as for `draw`. Raises UsageError."""
         if self.is_exporting:
             raise UsageError("an export is running already; cancel it first")
-        direction = find_direction(str(message.header.get("direction")), self._worker.model.domains)
-        edits = parse_edits(json.dumps(message.header.get("edits")))
+        edits, direction = self._asked(message)
         self._export = Export(
             self._worker, self._looks.model(direction), self.clip, edits, direction, self._folder, self._send
         )
