@@ -19,9 +19,18 @@ CPU = torch.device("cpu")
 Tensors = dict[str, torch.Tensor]
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["learning", "settling"])
+def settling(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def make_batch(settling: bool = False) -> Batch:
+    return Loader(creature_clips(4), 2, 0, CPU, settling=lambda step: settling).batch(0)
+
+
 @pytest.fixture(scope="module")
 def batch() -> Batch:
-    return Loader(creature_clips(4), 2, 0, CPU).batch(0)
+    return make_batch()
 
 
 def make_stepper(weights: LossWeights | None = None, lr: float = 1e-3, settling: bool = False) -> Stepper:
@@ -107,28 +116,28 @@ def test_above_ramp_0_the_transformers_are_left_to_learn(batch):
 
 
 def poses_by_hand(stepper: Stepper, batch: Batch, settling: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Plain poses (2, 2, K, 2) of A and of B: of the frames to draw, and of the others."""
+    """Plain poses (n, K, 2) of A and of B: first of the 2 frames to draw, then of the others."""
     extractor = copy.deepcopy(stepper.model.extractor)
     keypoints = soft_argmax(extractor(batch.inputs)[0])[0]
     others = transform(batch.other, keypoints[-4:])
     if settling:
         others = soft_argmax(extractor.eval()(batch.plain)[0])[0]
     now = transform(batch.base, keypoints[:4])
-    return torch.stack([now[:2], others[:2]]), torch.stack([now[2:], others[2:]])
+    in_a, in_b = (torch.cat(pair) for pair in zip(now.chunk(2), others.chunk(2), strict=True))
+    assert len(in_a) == len(in_b) == (10 if settling else 4)
+    return in_a, in_b
 
 
-@pytest.mark.parametrize("settling", [False, True])
-def test_the_centres_are_a_slow_mean_of_each_videos_plain_keypoints(batch, settling):
-    stepper = make_stepper(settling=settling)
-    expected = torch.stack([poses.mean((0, 1)) for poses in poses_by_hand(stepper, batch, settling)])
+def test_the_centres_are_a_slow_mean_of_each_videos_plain_keypoints(settling):
+    stepper, batch = make_stepper(settling=settling), make_batch(settling)
+    expected = torch.stack([poses.mean(0) for poses in poses_by_hand(stepper, batch, settling)])
     stepper.step(batch, ramp=1)
     torch.testing.assert_close(stepper.centres, 0.02 * expected)
 
 
-@pytest.mark.parametrize("settling", [False, True])
-def test_poses_are_matched_of_all_views_and_settling_of_frames_as_they_are(batch, settling):
-    stepper = make_stepper(settling=settling)  # its transformers are the identity
-    in_a, in_b = (poses[int(settling) :].flatten(0, 1) for poses in poses_by_hand(stepper, batch, settling))
+def test_poses_are_matched_of_all_views_and_settling_of_frames_as_they_are(settling):
+    stepper, batch = make_stepper(settling=settling), make_batch(settling)  # its transformers are the identity
+    in_a, in_b = (poses[2 if settling else 0 :] for poses in poses_by_hand(stepper, batch, settling))
     found = stepper.step(batch, ramp=1)["matching"]
     torch.testing.assert_close(found, 2 * matching_loss(in_a, in_b))
 
@@ -165,13 +174,12 @@ def test_transformers_learn_at_a_tenth_of_the_rate():
             assert rates[weight] == pytest.approx(4e-5 if "stn" in name else 4e-4), name
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_frozen_statistics_stay_and_drawn_frames_never_count(batch, frozen):
-    stepper = make_stepper(settling=frozen)
+def test_settling_statistics_stay_and_drawn_frames_never_count(settling):
+    stepper = make_stepper(settling=settling)
     before = state_of(stepper.model)
-    stepper.step(batch, ramp=1)
+    stepper.step(make_batch(settling), ramp=1)
     for name, value in state_of(stepper.model).items():
         if "running" in name:
-            assert torch.equal(value, before[name]) == frozen, name
+            assert torch.equal(value, before[name]) == settling, name
         if "num_batches_tracked" in name:  # the extractor also sees drawn frames, once a step
-            assert value == (0 if frozen else 1), name
+            assert value == (0 if settling else 1), name

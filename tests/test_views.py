@@ -111,6 +111,20 @@ def test_the_first_half_of_every_group_is_video_a():
         assert of_b.min() >= 6
 
 
+def test_settling_four_times_as_many_frames_come_as_they_are_and_all_else_stays():
+    clips = tuple(replace(numbered(12), frames=numbered(12).frames[half]) for half in (slice(6), slice(6, 12)))
+    loader = Loader((clips[0], clips[1]), 50, 0, CPU, settling=lambda step: step >= 3)
+    usual = Loader((clips[0], clips[1]), 50, 0, CPU)
+    assert same(loader.batch(2), usual.batch(2))
+    before, batch = usual.batch(3), loader.batch(3)
+    assert (len(batch.plain), len(before.plain)) == (400, 100)
+    for side, (few, many) in enumerate(zip(before.plain.chunk(2), batch.plain.chunk(2), strict=True)):
+        assert torch.equal(numbers(many[:50]), numbers(few))
+        assert set(numbers(many[50:]).tolist()) == set(range(6 * side, 6 * side + 6))
+    for name in ("targets", "base", "other"):
+        assert torch.equal(getattr(batch, name), getattr(before, name)), name
+
+
 def test_at_a_share_of_0_every_background_is_black_and_at_1_most_are_not(clips):
     loader = Loader(clips, 8, 0, CPU, backgrounds=lambda step: float(step >= 3))
     for step in (0, 2):

@@ -39,10 +39,10 @@ EARLY_LEFT = 0.1  # of their weights, at the end
 class Drawn:
     """What the model made of a batch of 2n views, first n of video A, then n of B.
 
-    keypoints: 4n poses in plain frames, first 2n of A; of each 2n the first half are drawn, the second are of the
-    frames that lend their looks. moved: the same in the other video's space. destination: the 2n of these that are
-    drawn. images: 4n, first the reconstructions of `targets` (2n, RGB on black in [-1, 1]), then the retargeted frames,
-    each of the domain opposite to its view's.
+    keypoints: 2 (n + m) poses in plain frames, first n + m of A; of each n + m the first n are drawn, the others are of
+    the frames that lend their looks or, settling, of all of `Batch.plain`. moved: the same in the other video's space.
+    destination: the 2n of these that are drawn. images: 4n, first the reconstructions of `targets` (2n, RGB on black in
+    [-1, 1]), then the retargeted frames, each of the domain opposite to its view's.
     """
 
     keypoints: Tensor
@@ -158,8 +158,8 @@ class Stepper:
         others = self._keypoints_as_exported(batch.plain) if self.settling else transform(batch.other, worn)
         poses = [transform(batch.base, now).chunk(2), others.chunk(2)]
         keypoints = torch.cat([poses[0][0], poses[1][0], poses[0][1], poses[1][1]])
-        there, moved = self._move(keypoints, found)
-        theta, drawn, destination = (_to_draw(each) for each in (there, keypoints, moved))
+        there, moved = self._move(keypoints, count // 2, found)
+        theta, drawn, destination = (_to_draw(each, count // 2) for each in (there, keypoints, moved))
         images = self._draw(batch, now, drawn, theta, appearance[-count:], found)
         return Drawn(keypoints, moved, destination, on_black(batch.targets), images), found
 
@@ -173,15 +173,18 @@ class Stepper:
             module.training = True
         return keypoints
 
-    def _match(self, poses: Tensor, guests: Tensor) -> Tensor:
+    def _match(self, poses: Tensor, guests: Tensor, drawn: int) -> Tensor:
         """matching_loss of all processes' poses. Settling, of frames as they are alone: beside the noise of augmented
         views, what still tells the videos apart does not show."""
         if self.settling:
-            poses, guests = poses.chunk(2)[1], guests.chunk(2)[1]
+            poses, guests = poses[drawn:], guests[drawn:]
         return losses.matching_loss(gather(poses), gather(guests))
 
-    def _move(self, keypoints: Tensor, found: Losses) -> tuple[Tensor, Tensor]:
-        """Theta of each pose, and the poses in the other video's space; adds the losses that see poses alone."""
+    def _move(self, keypoints: Tensor, drawn: int, found: Losses) -> tuple[Tensor, Tensor]:
+        """Theta of each pose, and the poses in the other video's space; adds the losses that see poses alone.
+
+        keypoints: as in `Drawn`, the first `drawn` of each video to be drawn.
+        """
         in_a, in_b = keypoints.chunk(2)
         self.centres.lerp_(distributed.mean(torch.stack([in_a, in_b]).detach().mean(1)), 1 - CENTRES_DECAY)
         there_a, there_b = self.model.stn_a2b.locate(in_a), self.model.stn_b2a.locate(in_b)
@@ -196,7 +199,7 @@ class Stepper:
         found["cycle"] = losses.identity_loss(there, back) + losses.keypoint_distance(
             transform(inverse(back), moved), keypoints
         )
-        found["matching"] = self._match(in_a, moved_b) + self._match(in_b, moved_a)
+        found["matching"] = self._match(in_a, moved_b, drawn) + self._match(in_b, moved_a, drawn)
         return there, moved
 
     def _draw(
@@ -261,10 +264,10 @@ class Stepper:
 
 def _all_poses(drawn: Drawn) -> Tensor:
     """In their own space and in the other, of all processes, in the order that one process has them."""
-    # now and worn of A, then of B; twice
-    return gather(torch.cat([drawn.keypoints, drawn.moved]), groups=8)
+    poses = torch.cat([drawn.keypoints, drawn.moved])
+    return gather(poses, groups=len(poses) // (len(drawn.targets) // 2))  # m is a multiple of n
 
 
-def _to_draw(each: Tensor) -> Tensor:
-    """Of something for all 4n poses, first 2n of A, that for the 2n which are drawn: the first half of each video's."""
-    return each.unflatten(0, (2, 2, -1))[:, 0].flatten(0, 1)
+def _to_draw(each: Tensor, count: int) -> Tensor:
+    """Of something for all poses, as `Drawn` has them, that for the 2 * count which are drawn."""
+    return each.unflatten(0, (2, -1))[:, :count].flatten(0, 1)

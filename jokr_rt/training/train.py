@@ -110,6 +110,7 @@ class Training:
             backgrounds=self._ramp,
             coarse_steps=self.coarse_steps,
             neighbours=options.weights.temporal > 0,
+            settling=self._settles,
         )
         self.step = 0
         self.saved_step: int | None = None
@@ -147,7 +148,7 @@ class Training:
 
     def _advance(self) -> dict[str, float]:
         """One step. Its losses, all finite, or TrainingError."""
-        self.stepper.set_phase(self.lr, settling=self.step / self.steps >= 1 - SETTLING_SHARE)
+        self.stepper.set_phase(self.lr, settling=self._settles(self.step))
         found = self.stepper.step(self.loader.batch(self.step), self._ramp(self.step))
         values = {name: value.item() for name, value in found.items()}
         self.step += 1
@@ -177,6 +178,9 @@ class Training:
         """
         first, last = RAMP
         return min(1.0, max(0.0, (step / self.steps - first) / (last - first)))
+
+    def _settles(self, step: int) -> bool:
+        return step / self.steps >= 1 - SETTLING_SHARE
 
     def checkpoint(self) -> Checkpoint:
         domains = {domain: clip.name for domain, clip in zip("ab", self.clips, strict=True)}

@@ -1,6 +1,6 @@
 """The random views of two clips that a training step sees, made while the step before it computes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,6 +12,8 @@ from jokr_rt.training import distributed
 from jokr_rt.training.data import Clip, on_black
 from jokr_rt.training.geometry import SmoothWarp, random_affine, warp
 
+PLAIN_SETTLING = 4  # keypoints are cheap to find, and what a few poses say of two sets of them is mostly chance
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -20,7 +22,8 @@ class Batch:
     inputs: (G * 2n, 3, size, size) in [-1, 1], what the extractor looks at, in G groups: the augmented views; their
     neighbours in time, if wanted; the augmented views once more under `extra`; other frames to take looks from, warped
     and on black.
-    plain: (2n, 3, size, size) in [-1, 1], these other frames as they are, as they will be met at run time.
+    plain: (2m, 3, size, size) in [-1, 1], first m of video A: these other frames as they are, as they will be met at
+    run time; while the model settles, PLAIN_SETTLING times as many, with further ones after each video's n.
     targets: (2n, 4, size, size) in [0, 1], RGB and mask of the augmented views.
     base: (2n, 2, 3), maps from augmented views to plain frames. other: the same for the frames to take looks from.
     extra: smooth maps from views "once more" to augmented ones.
@@ -65,10 +68,11 @@ class Loader:
         coarse_steps: int = 0,
         neighbours: bool = False,
         other_looks: bool = True,
+        settling: Callable[[int], bool] = lambda step: False,
     ) -> None:
         self.count, self.seed, self.device = count, seed, device
         self.share, self.coarse_steps = backgrounds, coarse_steps
-        self.neighbours, self.other_looks = neighbours, other_looks
+        self.neighbours, self.other_looks, self.settling = neighbours, other_looks, settling
         self.frames = [clip.frames.to(device) for clip in clips]
         self.backgrounds = Backgrounds(clips, device)
         self._maker = ThreadPoolExecutor(1, "jokr-views")
@@ -87,22 +91,28 @@ class Loader:
         random = torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + step) % 2**63)
         picks = [self._pick(len(frames), random) for frames in self.frames]
 
-        def views(row: int) -> Tensor:
-            picked = torch.cat([frames[pick[row]] for frames, pick in zip(self.frames, picks, strict=True)])
+        def views(chosen: Sequence[Tensor]) -> Tensor:
+            picked = torch.cat([frames[index] for frames, index in zip(self.frames, chosen, strict=True)])
             whole = picked.float() / 255
             return F.avg_pool2d(whole, 2) if step < self.coarse_steps else whole
 
-        now, plain = views(0), views(2)
+        first, neighbours, looks = zip(*picks, strict=True)
+        now, plain = views(first), views(looks)
         base, other, shake, bend = (random_affine(len(now), random) for _ in range(4))
         extra = SmoothWarp(random_affine(len(now), random, degrees=15, scale=0.15), random)
         augmented = warp(now, base)
-        seen = [augmented, *([warp(views(1), base)] if self.neighbours else []), extra.warp(augmented)]
+        seen = [augmented, *([warp(views(neighbours), base)] if self.neighbours else []), extra.warp(augmented)]
         inputs = [
             self.backgrounds.compose(part, side, self.share(step), random)
             for group in seen
             for side, part in enumerate(group.chunk(2))
         ]
-        met = [self.backgrounds.keep(part, side, self.share(step), random) for side, part in enumerate(plain.chunk(2))]
+        if self.settling(step):
+            looks = tuple(self._with_more(*each, random) for each in zip(looks, self.frames, strict=True))
+        met = [
+            self.backgrounds.keep(part, side, self.share(step), random)
+            for side, part in enumerate(views(looks).chunk(2))
+        ]
         # Appearance is read off an object on black, as export does; so no background can find its way into it.
         inputs.append(on_black(warp(plain, other)))
         usual = torch.rand(len(now), 1, 1, generator=random, device=self.device) < 0.5
@@ -121,6 +131,11 @@ class Loader:
         # Any frame but the one to be drawn: were it the same, its looks would give away its pose.
         looks = (first + integers(1, length)) % length if self.other_looks else first
         return torch.stack([first, second, looks])
+
+    def _with_more(self, index: Tensor, frames: Tensor, random: torch.Generator) -> Tensor:
+        """Indices of frames, and as many again of any as make it PLAIN_SETTLING times as many."""
+        count = (PLAIN_SETTLING - 1) * len(index)
+        return torch.cat([index, torch.randint(len(frames), (count,), generator=random, device=self.device)])
 
 
 def background_plate(clip: Clip) -> Tensor:
