@@ -7,7 +7,7 @@ new walk with training's gait, fitted on another such: how much of it is for wan
 and feet read off keypoints, in body lengths, by maps fitted on the source's keypoints (own) and on the target's
 (joint). `jokr evaluate` has the rest.
 
-    python benchmarks/limits.py MODEL [--json]
+    python benchmarks/limits.py MODEL [--precision fp32] [--json]
 """
 
 import json
@@ -66,8 +66,9 @@ def _spread(differences: Track) -> float:
     return float(np.sqrt(np.mean(np.sum(np.square(differences), axis=-1))))
 
 
-def measure(model: Path, engine: str) -> dict[str, Limits]:
-    loaded, loaded_engine = load_model(model, engine, None)
+def measure(model: Path, precision: str | None) -> dict[str, Limits]:
+    loaded, loaded_engine = load_model(model, "torch" if model.is_file() else "auto", precision)
+    click.echo(f"engine {loaded_engine.name}, precision {loaded_engine.precision}", err=True)
     performer = Performer(FixedLooks.stored(loaded), loaded_engine)
     data, alike = puppet_data(loaded.config.size), puppet_data(loaded.config.size, **ALIKE)
     found, moved = {}, {}
@@ -88,11 +89,10 @@ def measure(model: Path, engine: str) -> dict[str, Limits]:
 
 @click.command(cls=Program, help=__doc__)
 @click.argument("model", type=click.Path(path_type=Path, exists=True))
+@click.option("--precision", help="As of jokr run.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the table.")
-def main(model: Path, as_json: bool) -> None:
-    found = {
-        direction: asdict(each) for direction, each in measure(model, "torch" if model.is_file() else "auto").items()
-    }
+def main(model: Path, precision: str | None, as_json: bool) -> None:
+    found = {direction: asdict(each) for direction, each in measure(model, precision).items()}
     if as_json:
         click.echo(json.dumps(found, allow_nan=False))
         return
