@@ -6,7 +6,8 @@ come before it settles.
 
 Quality: for each of --minutes a training of as many steps as fit, by the speed of `this-code` just measured, for the
 learning rate falls over a run. The bars' measures along the way, on a shortened held-out walk, are drawn to
-OUT/training.png; measuring does not count as training time.
+OUT/training.png; measuring does not count as training time. Stopped, it goes on at the last point when
+it is called again.
 
     OMP_NUM_THREADS=2 python benchmarks/training.py OUT [--minutes 10,40] [--only channels-last] [--json]
 """
@@ -21,6 +22,7 @@ from typing import Any
 import click
 import torch
 from harness import (
+    CODE,
     SHOWN,
     Found,
     Program,
@@ -85,11 +87,14 @@ def time_steps(folder: Path, variant: str, **settings: Any) -> Found:
 
 
 def learn(folder: Path, **settings: Any) -> Found:
-    """Train and measure along the way: {"points": [{"step", "minutes", "measures"}]}; the model stays in `folder`."""
-    training, data = puppet_training(folder, settings), held_out(settings)
+    """Train and measure along the way: {"points": [{"step", "minutes", "measures"}]}; the model stays in `folder`.
+
+    One that was stopped goes on at its last point.
+    """
+    data = held_out(settings)
+    training, points = _begun(folder, settings)
     marks = {max(1, round(training.steps * (index + 1) / POINTS)) for index in range(POINTS)}
-    points: list[dict[str, Any]] = []
-    start = time.perf_counter()
+    start = time.perf_counter() - (60 * points[-1]["minutes"] if points else 0)
     with loss_progress() as show:
 
         def report(step: int, steps: int, losses: dict[str, float]) -> None:
@@ -99,10 +104,25 @@ def learn(folder: Path, **settings: Any) -> Found:
                 now = time.perf_counter()
                 found = measures(training.checkpoint(), data)
                 points.append({"step": step, "minutes": (now - start) / 60, "measures": found})
+                training.save()
+                write_json(folder / "points.json", {"code": CODE, "settings": settings, "points": points})
                 start += time.perf_counter() - now
 
         training.run(report)
     return {"points": points}
+
+
+def _begun(folder: Path, settings: Settings) -> tuple[Training, list[dict[str, Any]]]:
+    """A run in `folder`, where it was stopped if it has these settings and this code, and its points so far."""
+    training, path = puppet_training(folder, settings), folder / "points.json"
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if (before["code"], before["settings"]) == (CODE, settings):
+            training.resume()
+            if training.step == before["points"][-1]["step"]:
+                return training, before["points"]
+            training = puppet_training(folder, settings)  # stopped between the two files: begin anew
+    return training, []
 
 
 def speeds(runs: dict[str, list[Found]]) -> list[dict[str, Any]]:
@@ -126,6 +146,8 @@ def plot(path: Path, curves: list[dict[str, Any]]) -> None:
             minutes, values = zip(*((at["minutes"], at["measures"][measure]) for at in curve["points"]), strict=True)
             panel.plot(minutes, values, marker=".", label=f"{curve['steps']} steps")
         panel.axhline(bar, color="grey", linestyle="--")
+        if measure.startswith("joint"):  # the first minutes' are tens of times the last ones'
+            panel.set_yscale("log")
         panel.axhline(aim, color="grey", linestyle=":")
         panel.set(title=SHOWN[measure][0], xlabel="minutes of training")
         panel.grid(alpha=0.25)

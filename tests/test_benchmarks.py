@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from jokr_rt.errors import JokrError, UsageError
 from jokr_rt.evaluation.results import BARS
 from jokr_rt.training import step, train
+from jokr_rt.training.checkpoint import Checkpoint
 from tests.process import ROOT
 
 TINY = {"size": 64, "extractor_size": 64, "width": 1 / 16, "keypoints": 4, "batch": 2, "lr": 8e-4, "walk": 16}
@@ -106,6 +107,39 @@ def test_training_times_steps_and_draws_the_curve(training, tmp_path):
     assert again.exit_code == 0, again.output
     assert again.stderr.count("kept from before") == 3
     assert again.stdout.startswith(f"this-code        {baseline['steps_per_second']:6.2f} steps/s")
+
+
+def test_a_curve_that_was_stopped_goes_on_at_its_last_point(training, harness, tmp_path, monkeypatch):
+    settings = TINY | {"frames": 16, "steps": 8, "seed": 0}
+    harness.write_puppets(tmp_path, settings)
+    whole = training.learn(tmp_path / "whole", **settings)["points"]
+    assert [point["step"] for point in whole] == list(range(1, 9))
+
+    taken = []
+
+    def stop(step: int) -> Callable[..., dict[str, float]]:
+        def measure(checkpoint: Checkpoint, data: object) -> dict[str, float]:
+            taken.append(checkpoint.step)
+            if checkpoint.step == step:
+                raise KeyboardInterrupt
+            return harness.measures(checkpoint, data)
+
+        return measure
+
+    monkeypatch.setattr(training, "measures", stop(6))
+    with pytest.raises(KeyboardInterrupt):
+        training.learn(tmp_path / "parts", **settings)
+    begun = json.loads((tmp_path / "parts" / "points.json").read_text())["points"]
+    monkeypatch.setattr(training, "measures", stop(0))
+    parts = training.learn(tmp_path / "parts", **settings)["points"]
+    assert taken == [1, 2, 3, 4, 5, 6, 6, 7, 8]
+    assert parts[:5] == begun
+    assert [point["measures"] for point in parts] == [point["measures"] for point in whole]
+    assert sorted(point["minutes"] for point in parts) == [point["minutes"] for point in parts]
+
+    taken.clear()
+    training.learn(tmp_path / "parts", **settings | {"lr": 4e-4})
+    assert taken == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize(
