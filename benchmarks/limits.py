@@ -11,7 +11,7 @@ and feet read off keypoints, in body lengths, by maps fitted on the source's key
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import click
@@ -70,7 +70,8 @@ def measure(model: Path, precision: str | None) -> dict[str, Limits]:
     loaded, loaded_engine = load_model(model, "torch" if model.is_file() else "auto", precision)
     click.echo(f"engine {loaded_engine.name}, precision {loaded_engine.precision}", err=True)
     performer = Performer(FixedLooks.stored(loaded), loaded_engine)
-    data, alike = puppet_data(loaded.config.size), puppet_data(loaded.config.size, **ALIKE)
+    size, names = loaded.config.size, (loaded.domains["a"], loaded.domains["b"])
+    data, alike = puppet_data(size, names), puppet_data(size, names, **ALIKE)
     found, moved = {}, {}
     for direction, (source, _) in DIRECTIONS.items():
         here, there = data.domains[source], alike.domains[source]
@@ -97,9 +98,9 @@ def main(model: Path, precision: str | None, as_json: bool) -> None:
         click.echo(json.dumps(found, allow_nan=False))
         return
     click.echo(f"{'':28}{''.join(f'{direction:>8}' for direction in found)}")
-    for name in asdict(Limits(*[0.0] * 6)):
-        values = "".join(f"{each[name]:8.4f}" for each in found.values())
-        click.echo(f"{name.replace('_', ' '):28}{values}")
+    for field in fields(Limits):
+        values = "".join(f"{each[field.name]:8.4f}" for each in found.values())
+        click.echo(f"{field.name.replace('_', ' '):28}{values}")
 
 
 if __name__ == "__main__":

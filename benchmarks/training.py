@@ -6,8 +6,7 @@ come before it settles.
 
 Quality: for each of --minutes a training of as many steps as fit, by the speed of `this-code` just measured, for the
 learning rate falls over a run. The bars' measures along the way, on a shortened held-out walk, are drawn to
-OUT/training.png; measuring does not count as training time. Stopped, it goes on at the last point when
-it is called again.
+OUT/training.png; measuring does not count as training time. Stopped, it goes on at the last point when called again.
 
     OMP_NUM_THREADS=2 python benchmarks/training.py OUT [--minutes 10,40] [--only channels-last] [--json]
 """
@@ -145,9 +144,9 @@ def plot(path: Path, curves: list[dict[str, Any]]) -> None:
         for curve in curves:
             minutes, values = zip(*((at["minutes"], at["measures"][measure]) for at in curve["points"]), strict=True)
             panel.plot(minutes, values, marker=".", label=f"{curve['steps']} steps")
-        panel.axhline(bar, color="grey", linestyle="--")
         if measure.startswith("joint"):  # the first minutes' are tens of times the last ones'
             panel.set_yscale("log")
+        panel.axhline(bar, color="grey", linestyle="--")
         panel.axhline(aim, color="grey", linestyle=":")
         panel.set(title=SHOWN[measure][0], xlabel="minutes of training")
         panel.grid(alpha=0.25)
