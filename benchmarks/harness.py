@@ -106,17 +106,21 @@ def kept(folder: Path, work: Callable[..., Found], settings: Settings) -> Found:
             )
         return found
 
-    return remembered(folder, {"settings": settings, "code": CODE, "machine": machine()}, find)
+    return remembered(folder, circumstances(settings), find)
+
+
+def circumstances(settings: Settings) -> dict[str, Any]:
+    """What must be the same for a training to come out the same."""
+    return {"settings": settings, "code": CODE, "machine": machine()}
 
 
 def remembered(folder: Path, key: dict[str, Any], find: Callable[[], Found]) -> Found:
     """What `find` finds; it is kept in `folder`, and not looked for again with the same key."""
     path = folder / "result.json"
-    if path.exists():
-        result = _read(path)
-        if {name: result.get(name) for name in key} == key:
-            click.echo(f"{folder.name}: kept from before", err=True)
-            return dict(result["found"])
+    result = recall(path, key)
+    if result is not None:
+        click.echo(f"{folder.name}: kept from before", err=True)
+        return dict(result["found"])
     click.echo(folder.name, err=True)
     folder.mkdir(parents=True, exist_ok=True)
     found = find()
@@ -124,11 +128,15 @@ def remembered(folder: Path, key: dict[str, Any], find: Callable[[], Found]) -> 
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
+def recall(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    """What `write_json` wrote, if there is such a file and it holds all of `key`. Raises UsageError."""
+    if not path.exists():
+        return None
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        values = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
         raise UsageError(f"{path}: is no result of a run; delete it and run this again") from None
+    return values if {name: values.get(name) for name in key} == key else None
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

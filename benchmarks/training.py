@@ -5,8 +5,9 @@ noisy machine disturbs all alike. `this-code` is the baseline. Of a run those st
 come before it settles.
 
 Quality: for each of --minutes a training of as many steps as fit, by the speed of `this-code` just measured, for the
-learning rate falls over a run. The bars' measures along the way, on a shortened held-out walk, are drawn to
-OUT/training.png; measuring does not count as training time. Stopped, it goes on at the last point when called again.
+learning rate falls over a run; as steps in which the model settles are slower, it takes some longer. The bars'
+measures along the way, on a shortened held-out walk, are drawn to OUT/training.png; measuring does not count as
+training time. Stopped, it goes on at the last point when called again.
 
     OMP_NUM_THREADS=2 python benchmarks/training.py OUT [--minutes 10,40] [--only channels-last] [--json]
 """
@@ -21,13 +22,13 @@ from typing import Any
 import click
 import torch
 from harness import (
-    CODE,
     SHOWN,
     Found,
     Program,
     Settings,
     Variant,
     check,
+    circumstances,
     held_out,
     kept,
     machine,
@@ -36,6 +37,7 @@ from harness import (
     names_in,
     numbers_in,
     puppet_training,
+    recall,
     training_options,
     write_json,
     write_puppets,
@@ -104,7 +106,7 @@ def learn(folder: Path, **settings: Any) -> Found:
                 found = measures(training.checkpoint(), data)
                 points.append({"step": step, "minutes": (now - start) / 60, "measures": found})
                 training.save()
-                write_json(folder / "points.json", {"code": CODE, "settings": settings, "points": points})
+                write_json(folder / "points.json", circumstances(settings) | {"points": points})
                 start += time.perf_counter() - now
 
         training.run(report)
@@ -112,16 +114,15 @@ def learn(folder: Path, **settings: Any) -> Found:
 
 
 def _begun(folder: Path, settings: Settings) -> tuple[Training, list[dict[str, Any]]]:
-    """A run in `folder`, where it was stopped if it has these settings and this code, and its points so far."""
-    training, path = puppet_training(folder, settings), folder / "points.json"
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if (before["code"], before["settings"]) == (CODE, settings):
-            training.resume()
-            if training.step == before["points"][-1]["step"]:
-                return training, before["points"]
-            training = puppet_training(folder, settings)  # stopped between the two files: begin anew
-    return training, []
+    """A run in `folder`, where it was stopped if that was in these circumstances, and its points so far."""
+    training = puppet_training(folder, settings)
+    before = recall(folder / "points.json", circumstances(settings))
+    if before is None:
+        return training, []
+    training.resume()
+    if training.step != before["points"][-1]["step"]:  # stopped between the two files: begin anew
+        return puppet_training(folder, settings), []
+    return training, before["points"]
 
 
 def speeds(runs: dict[str, list[Found]]) -> list[dict[str, Any]]:

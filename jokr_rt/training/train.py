@@ -27,7 +27,7 @@ RESUME_FORMAT = "jokr-training-2"
 PRECISIONS = ("fp32", "bf16")
 REFERENCES = 8  # frames of each video that a checkpoint carries for appearance and parity
 RAMP = (0.1, 0.3)  # shares of the steps; see `Training._ramp`
-SETTLING_SHARE = 0.2  # of the steps, the last; see `Stepper.set_phase`
+SETTLING_SHARE = 0.4  # of the steps, the last; see `Stepper.set_phase`
 
 Report = Callable[[int, int, dict[str, float]], None]  # step, steps in all, losses
 
