@@ -126,7 +126,7 @@ def test_info_and_verify_show_int8(demo_int8: Bundle) -> None:
 
 SPOILED = {
     "black": lambda size, seed: np.zeros((size, size, 3), np.uint8),
-    "noise": lambda size, seed: np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8),
+    "grey": lambda size, seed: np.random.default_rng(seed).integers(96, 160, (size, size, 3), np.uint8),
 }
 
 

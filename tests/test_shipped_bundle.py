@@ -23,23 +23,27 @@ def found() -> Evaluation:
     )
 
 
-def test_it_clears_all_bars_but_those_that_readme_names(found):
-    missed = {bar.measure for bar in found.bars if not bar.met}
-    assert missed == {"joint ratio", "fresh domain classifier"}
+def test_it_clears_all_bars_but_the_one_that_readme_names(found):
+    """That by one pose of 192; another processor's rounding may turn one or two."""
+    value = {bar.measure: bar.value for bar in found.bars}
+    assert {bar.measure for bar in found.bars if not bar.met} <= {"fresh domain classifier"}
+    assert value["fresh domain classifier"] == pytest.approx(70.3, abs=2)
+    assert value["joints from keypoints, against the mean pose"] < 0.2
+    assert value["joint ratio"] < 1.4
 
 
 @pytest.mark.parametrize("side", SIDES)
 def test_every_baseline_is_beaten(found, side):
     baselines = found.directions[side].retargeting.baselines
-    assert min(baseline.gain_db for baseline in baselines.values()) > 2
+    assert min(baseline.gain_db for baseline in baselines.values()) > 3
 
 
 @pytest.mark.parametrize("side", SIDES)
 def test_the_puppets_relative_affine_map_was_found_without_supervision(found, side):
     affine = found.directions[side].affine
     assert abs(affine.rotation_degrees) < 1
-    assert abs(affine.scale_percent) < 1
-    assert affine.shift_percent < 2
+    assert abs(affine.scale_percent) < 5
+    assert affine.shift_percent < 3
 
 
 @pytest.mark.parametrize("side", SIDES)
