@@ -79,8 +79,12 @@ def errors(words: str) -> list[str]:
 
 
 def test_two_processes_make_the_run_of_one_and_one_of_them_writes_and_talks(puppets, tmp_path):
-    """Through all phases: without and with late losses, with BatchNorm's own statistics and with frozen ones."""
-    more = ["--steps", "6", "--seed", "3", "--lr", "1e-4", "--weight", "temporal=1", "--json"]
+    """Through all phases: without and with late losses, with BatchNorm's own statistics and with frozen ones.
+
+    Adam moves a weight by the learning rate, whichever way rounding turns a gradient of nearly 0. At 1e-7 all six steps
+    move it by less than what float32 keeps of most weights, so that what is compared is each step's own arithmetic.
+    """
+    more = ["--steps", "6", "--seed", "3", "--lr", "1e-7", "--weight", "temporal=1", "--json"]
     alone = CliRunner().invoke(main, arguments(puppets, tmp_path / "alone", *more))
     assert alone.exit_code == 0, alone.output
     together = run_two(*command(*arguments(puppets, tmp_path / "together", *more)))
@@ -91,7 +95,7 @@ def test_two_processes_make_the_run_of_one_and_one_of_them_writes_and_talks(pupp
     for step, (ours, theirs) in enumerate(zip(found, expected, strict=True), 1):
         matching = ours.pop("matching"), theirs.pop("matching")  # the little that is left of distances of about 1
         assert matching[0] == pytest.approx(matching[1], abs=PROCESSES), step
-        assert ours == pytest.approx(theirs, rel=PROCESSES), step
+        assert ours == pytest.approx(theirs, rel=PROCESSES, abs=REWRITE), step
     first, second = (load_file(tmp_path / name / RESUME) for name in ("alone", "together"))
     assert first.keys() == second.keys()
     assert torch.equal(first["random.cpu"], second["random.cpu"])
