@@ -1,5 +1,6 @@
 """Reading real files: every pixel and time against what was put in."""
 
+import math
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -7,9 +8,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.frame import PictureType
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jokr_rt.errors import InputError
-from jokr_rt.video import letterbox_box, open_masks, open_video, read_video, with_masks, write_png
+from jokr_rt.video import hdr, letterbox_box, open_masks, open_video, read_video, with_masks, write_png
 from tests import clips
 from tests.tolerances import LEVELS
 
@@ -73,9 +77,27 @@ def test_an_upright_mirrored_video_is_not_turned(tmp_path: Path) -> None:
     clips.assert_corners(next(read_video(path)).rgb, clips.corners(clips.picture()[:, ::-1]))
 
 
-def test_a_photo_turned_by_its_exif_is_upright(tmp_path: Path) -> None:
-    path = clips.with_exif_orientation(clips.image(tmp_path / "photo.jpg", clips.picture()), 6)
-    clips.assert_corners(next(read_video(path)).rgb, clips.corners(np.rot90(clips.picture(), -1)))
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        (1, lambda upright: upright),
+        (2, lambda upright: upright[:, ::-1]),
+        (3, lambda upright: upright[::-1, ::-1]),
+        (4, lambda upright: upright[::-1]),
+        (5, lambda upright: upright.transpose(1, 0, 2)),
+        (6, np.rot90),
+        (7, lambda upright: np.rot90(upright, 2).transpose(1, 0, 2)),
+        (8, lambda upright: np.rot90(upright, -1)),
+    ],
+)
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_photo_is_upright_whatever_its_exif_says(tmp_path: Path, orientation, stored, as_folder) -> None:
+    upright = clips.picture()
+    photo = clips.image(tmp_path / "photo.jpg", np.ascontiguousarray(stored(upright)))
+    clips.with_exif_orientation(photo, orientation)
+    (frame,) = read_video(tmp_path if as_folder else photo)
+    assert frame.rgb.shape == upright.shape
+    clips.assert_corners(frame.rgb, clips.CORNERS)
 
 
 @pytest.mark.parametrize(("aspect", "shown"), [(Fraction(4, 3), (80, 48)), (Fraction(1, 2), (30, 48))])
@@ -191,13 +213,119 @@ def test_times_that_go_back_are_moved_behind(tmp_path: Path, caplog: pytest.LogC
     assert "has an earlier time than the one before; it and all after it are moved behind it" in message
 
 
-def test_hdr_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = clips.video(
-        tmp_path / "hlg.mp4", pixel_format="yuv420p10le", options={"x264-params": "transfer=arib-std-b67"}
-    )
-    next(read_video(path))
+def pq_code(nits: float) -> float:
+    """Of 1; SMPTE ST 2084."""
+    power = (nits / 10000) ** (2610 / 16384)
+    return ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+
+
+@pytest.mark.parametrize(("nits", "light"), [(20.3, 0.1), (101.5, 0.5), (203, 0.8 + 0.2 * (1 - math.exp(-1)))])
+def test_hdr_is_tone_mapped_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture, nits, light) -> None:
+    """Grey of so much light, where 203 nits are white, on a screen of gamma 2.4."""
+    luma = round(64 + 876 * pq_code(nits))
+    path = tmp_path / "hdr.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"qp": "0"})  # without loss
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
+        context = stream.codec_context
+        context.color_trc, context.color_primaries, context.colorspace = 16, 9, 9
+        grey = av.VideoFrame(64, 48, "yuv420p10le")
+        for plane, value in zip(grey.planes, (luma, 512, 512), strict=True):
+            plane.update(np.full(plane.buffer_size // 2, value, "<u2").tobytes())
+        grey.color_trc, grey.color_primaries, grey.colorspace = 16, 9, 9
+        container.mux(stream.encode(grey))
+        container.mux(stream.encode(None))
+    (frame,) = read_video(path, size=64)
+    assert caplog.messages == [f"{path}: HDR (PQ) is shown as SDR: white is 203 nits, brighter light is rolled off"]
+    assert frame.rgb[:8].max() == 0  # the letterbox
+    shown = frame.rgb[8:56].reshape(-1, 3)
+    assert np.abs(shown - 255 * light ** (1 / 2.4)).max() <= clips.CODING
+
+
+@given(rgb=st.tuples(*[st.floats(0, 1)] * 3), nits=st.floats(5, 5000))
+def test_tone_mapping_keeps_the_hue_and_never_clips(rgb, nits) -> None:
+    """Colours of BT.709: what is left of their light is in the same proportion, to the rounding of 8 bits."""
+    light = np.array(rgb) + 0.05
+    wide = np.linalg.inv(hdr._TO_BT709.astype(np.float64)) @ (light / light.max() * nits)
+    codes = np.array([[[round(65535 * pq_code(value)) for value in np.maximum(wide, 0)]]], np.uint16)
+    shown = hdr.to_sdr(codes, 16)[0, 0].astype(float)
+    expected = 255 * (light / light.max()) ** (1 / 2.4) * shown.max() / 255
+    assert np.abs(shown - expected).max() <= LEVELS
+    assert 0 < shown.max() <= 255
+
+
+def test_hlg_shows_white_as_white_and_black_as_black() -> None:
+    codes = np.array([[[0] * 3, [round(65535 * 0.75)] * 3, [65535] * 3]], np.uint16)
+    black, white, brightest = hdr.to_sdr(codes, 18)[0].astype(int)
+    assert black.tolist() == [0, 0, 0]
+    # BT.2408: 75 % of HLG is the 203 nits of white, and so what PQ's white is.
+    assert np.abs(white - 255 * (0.8 + 0.2 * (1 - math.exp(-1))) ** (1 / 2.4)).max() <= LEVELS
+    assert (brightest > white).all()
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_an_avi_with_b_frames_has_even_times(tmp_path: Path, codec: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "b.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10, options={"bf": "3"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index, frame in enumerate(clips.grey_frames(range(12), Fraction(1, 10))):
+            grey = av.VideoFrame.from_ndarray(frame.rgb[:48], "rgb24")
+            grey.pts, grey.time_base = index, Fraction(1, 10)
+            container.mux(stream.encode(grey))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        assert PictureType.B in [frame.pict_type for frame in container.decode(video=0)]
+    frames = list(read_video(path))
+    assert [frame.pts * frame.time_base for frame in frames] == [Fraction(index, 10) for index in range(12)]
+    assert np.abs(np.diff([int(frame.rgb.mean()) for frame in frames]) - 4).max() <= clips.CODING
+    assert caplog.messages == []
+
+
+def test_a_matroska_file_may_have_tags_of_another_length(tmp_path: Path) -> None:
+    """Statistics that a program copied; the file's end is the proof."""
+    whole, tagged = clips.video(tmp_path / "whole.mkv", count=40), tmp_path / "tagged.mkv"
+    with av.open(str(whole)) as source, av.open(str(tagged), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        stream.metadata["DURATION-eng"] = "00:10:17.500000000"
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    assert len(list(read_video(tagged))) == 40
+    streamed = tmp_path / "streamed.mkv"
+    with av.open(str(whole)) as source, av.open(str(streamed), "w", options={"live": "1"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    assert len(list(read_video(streamed))) == 40  # of unknown length
+    cut = clips.truncated(tagged, tmp_path / "cut.mkv", 0.6)
+    with pytest.raises(InputError, match="cut off"):
+        list(read_video(cut))
+
+
+def test_masks_that_are_opaque_are_their_brightness(tmp_path: Path) -> None:
+    """Of pictures that are not square: the bars of a letterbox are transparent, and tell nothing."""
+    grey = np.zeros((48, 64, 4), np.uint8)
+    grey[..., 3], grey[:24, :32, :3] = 255, 255
+    path = clips.image(tmp_path / "mask.png", grey)
+    (mask,) = open_masks(path, size=64)
+    assert mask.sum() == pytest.approx(24 * 32, rel=0.02)  # the edge is smoothed
+    grey[:24, :32, 3] = 0
+    (mask,) = open_masks(clips.image(tmp_path / "alpha.png", grey), size=64)
+    assert mask.sum() == pytest.approx(48 * 64 - 24 * 32, rel=0.02)
+
+
+def test_masks_of_zeros_and_ones_are_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ones = np.zeros((48, 64, 3), np.uint8)
+    empty = ones.copy()
+    ones[:24] = 1
+    folder = clips.folder(tmp_path / "masks", [empty, ones, ones])
+    assert not any(mask.any() for mask in open_masks(folder))
     assert caplog.messages == [
-        f"{path}: HDR is not tone-mapped, colours will look pale; convert the video to SDR first"
+        f"{folder}: a mask is nowhere brighter than 1 of 255 and so shows no object; make the object white"
     ]
 
 

@@ -1,10 +1,13 @@
 """Decoded pictures of a video file, or of image files in order. Damage ends them with an InputError."""
 
+import os
 import re
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import IO
 
 import av
 from av import VideoCodecContext, VideoFrame, VideoStream
@@ -13,12 +16,13 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from jokr_rt.errors import InputError, UsageError
+from jokr_rt.video import exif
 
 FOLDER_RATE = Fraction(10)
 """Frames per second of image files, unless the caller says otherwise."""
 
 _JPEG_SUFFIXES = frozenset({".jpg", ".jpeg"})
-_JPEG_FORMATS = frozenset({"image2", "jpeg_pipe"})
+_IMAGE_FORMATS = frozenset({"image2", "jpeg_pipe", "png_pipe", "webp_pipe"})
 _IMAGE_SUFFIXES = _JPEG_SUFFIXES | {".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 _PATTERN = re.compile(r"(?P<head>[^%]*)%(?P<padded>0?)(?P<digits>\d*)d(?P<tail>[^%]*)")
 
@@ -115,17 +119,27 @@ class FileDecoder:
 
     def pictures(self) -> Iterator[VideoFrame]:
         """The pictures in the order they are shown. Raises InputError where the file is damaged or cut off."""
-        if self._is_cut_off_jpeg():
+        is_image = self._container.format.name in _IMAGE_FORMATS and self._path.is_file()
+        data = self._path.read_bytes() if is_image else b""
+        if self._codec.name == "mjpeg" and is_image and not _is_whole_jpeg(data):
             raise InputError(f"{self._path}: this image is cut off; replace it")
+        orientation = exif.orientation(data)
         damage: str | None = None
         end = Fraction(0)
+        # AVI has the times of its chunks alone, in the order of decoding: the first picture shown is due at the first.
+        due: deque[int | None] | None = deque() if self._container.format.name == "avi" else None
         try:
             for packet in self._container.demux(self._stream):
+                if due is not None and packet.size:
+                    due.append(packet.dts)
                 # In a transport stream that is a gap in the broadcast: the pictures tell whether it did harm.
                 if packet.is_corrupt and self._container.format.name != "mpegts":
                     damage = "incomplete data"
                     break
                 for picture in self._codec.decode(packet):
+                    picture.opaque = orientation
+                    if due is not None:
+                        picture.pts = due.popleft() if due else None
                     end = self._end(picture)
                     yield picture
         except FFmpegError as error:
@@ -143,21 +157,19 @@ class FileDecoder:
         """When the next picture is due, seconds."""
         return (picture.pts or 0) * self.time_base + max(picture.duration * self.time_base, 1 / self.rate)
 
-    def _is_cut_off_jpeg(self) -> bool:
-        is_jpeg = self._container.format.name in _JPEG_FORMATS and self._codec.name == "mjpeg"
-        return is_jpeg and self._path.is_file() and not _is_whole_jpeg(self._path.read_bytes())
-
     def _is_short(self, end: Fraction) -> bool:
-        """Whether the video ended early without an error: by its index (MP4), or by the length it should have.
+        """Whether the video ended early without an error: by its index (MP4), its size (Matroska), or its length (AVI).
 
-        Other formats have neither, or only an estimate.
+        A length that Matroska's tags tell is no proof: they may be those of another file. Other formats have nothing.
         """
         kind = self._container.format.name
         if kind.startswith("mov"):
             size = self._path.stat().st_size
             return any(entry.pos + entry.size > size for entry in self._stream.index_entries)
+        if kind.startswith("matroska"):
+            return _is_cut_off_matroska(self._path)
         declared = self._duration
-        return kind.startswith(("matroska", "avi")) and declared is not None and declared - end > Fraction(1, 4)
+        return kind == "avi" and declared is not None and declared - end > Fraction(1, 4)
 
     def where(self, index: int) -> str:
         """Picture number `index`, for a message."""
@@ -187,9 +199,10 @@ class ImageDecoder:
                     picture = next(container.decode(video=0))
                 except (FFmpegError, IndexError, StopIteration) as error:
                     raise InputError(f"{path}: this image cannot be decoded; replace it") from error
-            if path.suffix.lower() in _JPEG_SUFFIXES and not _is_whole_jpeg(path.read_bytes()):
+            data = path.read_bytes()
+            if path.suffix.lower() in _JPEG_SUFFIXES and not _is_whole_jpeg(data):
                 raise InputError(f"{path}: this image is cut off; replace it")
-            picture.pts = index
+            picture.pts, picture.opaque = index, exif.orientation(data)
             yield picture
 
     def where(self, index: int) -> str:
@@ -203,6 +216,25 @@ class ImageDecoder:
 def _is_whole_jpeg(data: bytes) -> bool:
     """Whether its end marker follows its last scan; the decoder fills what is missing with grey and says nothing."""
     return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+
+
+def _is_cut_off_matroska(path: Path) -> bool:
+    """Whether its Segment is longer than the file (RFC 9559, 4.5): not, where the length was not known in advance."""
+    with path.open("rb") as file:
+        _, header = _ebml_number(file, keep_marker=True), _ebml_number(file)
+        file.seek(header, os.SEEK_CUR)
+        is_segment = _ebml_number(file, keep_marker=True) == 0x18538067
+        size = _ebml_number(file)
+        unknown = (size + 1).bit_length() > 7 and size & (size + 1) == 0  # all ones, of 7 bits or their multiple
+        return is_segment and not unknown and file.tell() + size > path.stat().st_size
+
+
+def _ebml_number(file: IO[bytes], keep_marker: bool = False) -> int:
+    """A variable-length number (RFC 8794, 4): the zeros before its first one tell how many bytes follow."""
+    first = int.from_bytes(file.read(1), "big")
+    more = 8 - first.bit_length()
+    value = first if keep_marker else first & (0x7F >> more)
+    return int.from_bytes(value.to_bytes(1, "big") + file.read(more), "big")
 
 
 def open_decoder(path: Path, rate: Fraction | None, max_pixels: int | None = None) -> FileDecoder | ImageDecoder:

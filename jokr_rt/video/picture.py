@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from math import atan2, pi
+from typing import Any
 
 import numpy as np
 from av import VideoFrame
@@ -10,6 +11,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from numpy.typing import NDArray
 
 from jokr_rt.frame import Frame
+from jokr_rt.video import exif, hdr
 
 # Bicubic widens its kernel when it makes a picture smaller, so nothing aliases. The other flags are libswscale's
 # FULL_CHR_H_INT, FULL_CHR_H_INP and ACCURATE_RND, which older PyAV does not name: chroma at full resolution and exact
@@ -54,7 +56,9 @@ class Canvas:
         return (height, width) if _orientation(picture)[0] % 2 else (width, height)
 
     def rgb(self, picture: VideoFrame) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8, full range; the bars are black."""
+        """(H, W, 3) uint8, full range; the bars are black. HDR is tone-mapped: see `hdr.to_sdr`."""
+        if picture.color_trc in hdr.TRANSFERS:
+            return hdr.to_sdr(self._draw(picture, "rgb48le"), picture.color_trc)
         return self._draw(picture, "rgb24")
 
     def grey(self, picture: VideoFrame) -> NDArray[np.uint8]:
@@ -65,7 +69,7 @@ class Canvas:
         """(H, W) uint8 opacity, 255 where the picture hides what is behind it; the bars are 0."""
         return self._draw(picture, "rgba")[..., 3]
 
-    def _draw(self, picture: VideoFrame, pixel_format: str) -> NDArray[np.uint8]:
+    def _draw(self, picture: VideoFrame, pixel_format: str) -> NDArray[Any]:
         shown = self.upright_size(picture)
         x, y, width, height = letterbox_box(*shown, self._size) if self._size else (0, 0, *shown)
         turns, mirrored = _orientation(picture)
@@ -78,12 +82,13 @@ class Canvas:
             interpolation=SCALING,
             threads=1,
         )
-        pixels = np.rot90(stored.to_ndarray() if stored is picture else _pixels(stored), turns)
+        whole = stored is picture or pixel_format == "rgb48le"
+        pixels = np.rot90(stored.to_ndarray() if whole else _pixels(stored), turns)
         if mirrored:
             pixels = pixels[:, ::-1]
         if not self._size or pixels.shape[:2] == (self._size, self._size):
-            return np.ascontiguousarray(pixels, np.uint8)
-        canvas = np.zeros((self._size, self._size, *pixels.shape[2:]), np.uint8)
+            return np.ascontiguousarray(pixels)
+        canvas = np.zeros((self._size, self._size, *pixels.shape[2:]), pixels.dtype)
         canvas[y : y + height, x : x + width] = pixels
         return canvas
 
@@ -120,8 +125,9 @@ def _orientation(picture: VideoFrame) -> tuple[int, bool]:
         # wait, megabytes and all, for the cycle collector.
         matrix = SideDataContainer(picture).get("DISPLAYMATRIX")  # type: ignore[call-arg]  # PyAV's stub lacks it
     except ValueError:
-        # PyAV cannot list side data it has no name for, such as EXIF, but still finds the angle.
-        return round(picture.rotation / 90) % 4, False
+        # PyAV cannot list side data that it has no name for, such as EXIF, and of what that says finds the angle alone.
+        turned = round(picture.rotation / 90) % 4, False
+        return exif.UPRIGHT.get(picture.opaque, turned) if isinstance(picture.opaque, int) else turned
     if not isinstance(matrix, SideData):
         return 0, False
     # x' = a x + c y, y' = b x + d y, as 16.16 fixed point. Mirroring changes the sign of a and c only.

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from jokr_rt.errors import InputError
 from jokr_rt.frame import Frame
 from jokr_rt.video.decode import ImageDecoder, open_decoder
+from jokr_rt.video.hdr import TRANSFERS
 from jokr_rt.video.picture import Canvas, has_alpha_format
 
 _log = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 _Self = TypeVar("_Self", bound="_Source")
-
-_HDR_TRANSFERS = {16, 18}  # PQ and HLG, TransferCharacteristics of ITU-T H.273
 
 
 class _Source(Iterator[_Item], Generic[_Item]):
@@ -56,12 +55,14 @@ class _Source(Iterator[_Item], Generic[_Item]):
             self._canvas = Canvas(decoder.pixel_aspect, size)
             self.upright_size = self._canvas.upright_size(first)
             self.width, self.height = (size, size) if size else self.upright_size
-            self.has_alpha: bool = has_alpha_format(first) and bool(self._canvas.alpha(first).min() < 255)
+            alone = Canvas(decoder.pixel_aspect, None)  # a letterbox's bars are transparent, whatever the picture is
+            self.has_alpha: bool = has_alpha_format(first) and bool(alone.alpha(first).min() < 255)
         except BaseException:
             decoder.close()
             raise
-        if first.color_trc in _HDR_TRANSFERS:
-            _log.warning("%s: HDR is not tone-mapped, colours will look pale; convert the video to SDR first", path)
+        if first.color_trc in TRANSFERS:
+            kind = TRANSFERS[first.color_trc]
+            _log.warning("%s: HDR (%s) is shown as SDR: white is 203 nits, brighter light is rolled off", path, kind)
         self._items = self._read(chain((first,), pictures))
 
     def _convert(self, picture: VideoFrame, pts: int) -> _Item:
@@ -151,8 +152,19 @@ class VideoSource(_Source[Frame]):
 class MaskSource(_Source[NDArray[np.bool_]]):
     """Masks, (H, W) bool, True on the object; an iterator and context manager made by `open_masks`."""
 
+    _is_judged = False
+
     def _convert(self, picture: VideoFrame, pts: int) -> NDArray[np.bool_]:
-        return (self._canvas.alpha(picture) if self.has_alpha else self._canvas.grey(picture)) >= 128
+        opacity = self._canvas.alpha(picture) if self.has_alpha else self._canvas.grey(picture)
+        if not self._is_judged and (brightest := int(opacity.max())) > 0:
+            self._is_judged = True
+            if brightest < 128:
+                _log.warning(
+                    "%s: a mask is nowhere brighter than %d of 255 and so shows no object; make the object white",
+                    self.path,
+                    brightest,
+                )
+        return opacity >= 128
 
 
 def open_video(
