@@ -90,8 +90,8 @@ def retarget_stream(
     run = _Run(retargeter, size, layout, progress, passes=1 if edits is None else 2)
     with ExitStack() as stack:
         clip = stack.enter_context(_open(retargeter, source, masks))
-        if is_scaled and audio and clip.video.has_audio:
-            _log.warning("%s: its sound is left out, for the edits scale time", source)
+        if is_scaled and ((audio and clip.video.has_audio) or clip.video.has_extras):
+            _log.warning("%s: its sound, subtitles and chapters are left out, for the edits scale time", source)
         writer = run.writer(
             output,
             time_base=EDITED_TIME_BASE if is_scaled else clip.video.time_base,
@@ -99,6 +99,7 @@ def retarget_stream(
             codec=codec,
             crf=crf,
             audio_from=source if audio and clip.video.has_audio and not is_scaled else None,
+            extras_from=source if clip.video.has_extras and not is_scaled else None,
             overwrite=overwrite,
         )
         with finishing(writer) as interrupt:

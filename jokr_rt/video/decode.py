@@ -54,6 +54,15 @@ def open_input(path: Path, max_pixels: int | None = None) -> InputContainer:
         raise InputError(f"{path}: not a video or image that can be read, or cut off ({error.strerror})") from error
 
 
+def clock_start(container: InputContainer) -> Fraction:
+    """Where our clock starts on the file's, seconds: at 0, but in a transport stream, whose clock started long ago, and
+    in a file whose pictures start before 0, where they start. Nothing that we write holds times below 0."""
+    if container.format.name == "mpegts" and container.start_time is not None:
+        return Fraction(container.start_time, av.time_base)
+    starts = [Fraction((video.start_time or 0) * (video.time_base or 0)) for video in container.streams.video]
+    return min([Fraction(0), *starts])
+
+
 class FileDecoder:
     """Pictures of a video file.
 
@@ -75,6 +84,9 @@ class FileDecoder:
         self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
         self.has_audio = bool(self._container.streams.audio)
+        others = (stream.type for stream in self._container.streams)
+        self.has_extras = bool(self._container.chapters()) or not {"subtitle", "attachment"}.isdisjoint(others)
+        self._start = round(clock_start(self._container) / self.time_base)
         self._duration = self._declared_duration()
         self.length_estimate = stream.frames or (round(self._duration * self.rate) if self._duration else None)
 
@@ -140,18 +152,22 @@ class FileDecoder:
                     picture.opaque = orientation
                     if due is not None:
                         picture.pts = due.popleft() if due else None
-                    end = self._end(picture)
+                    end = self._end(self._on_our_clock(picture))
                     yield picture
         except FFmpegError as error:
             damage = error.strerror or "unreadable data"
         if damage is not None:
             with suppress(FFmpegError):
                 for picture in self._codec.decode(None):
-                    end = self._end(picture)
+                    end = self._end(self._on_our_clock(picture))
                     yield picture
             raise InputError(f"{self._path}: damaged or cut off at {float(end):.2f} s ({damage}); copy the file again")
         if self._is_short(end):
             raise InputError(f"{self._path}: cut off, the video ends at {float(end):.2f} s; copy the file again")
+
+    def _on_our_clock(self, picture: VideoFrame) -> VideoFrame:
+        picture.pts = None if picture.pts is None else picture.pts - self._start
+        return picture
 
     def _end(self, picture: VideoFrame) -> Fraction:
         """When the next picture is due, seconds."""
@@ -182,7 +198,7 @@ class FileDecoder:
 class ImageDecoder:
     """Pictures of image files, one file a picture, at a fixed rate."""
 
-    has_audio = False
+    has_audio = has_extras = False
     pixel_aspect = Fraction(1)
 
     def __init__(self, paths: list[Path], rate: Fraction) -> None:

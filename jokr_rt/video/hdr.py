@@ -9,6 +9,7 @@ TRANSFERS = {16: "PQ", 18: "HLG"}
 """TransferCharacteristics of ITU-T H.273 that are HDR."""
 
 REFERENCE_WHITE = 203.0  # nits of paper white in HDR (ITU-R BT.2408), which SDR shows as white
+WHITE = 255 << 8  # what libswscale makes of full white, in 16 bits
 KNEE = 0.8  # of reference white: what is darker keeps its light, what is brighter is rolled off below full white
 _HLG_PEAK = 1000.0  # nits of the screen that HLG's system gamma of 1.2 is for (ITU-R BT.2100)
 _LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)
@@ -18,7 +19,7 @@ _TO_BT709 = np.array(
 
 
 def to_sdr(rgb: NDArray[np.uint16], transfer: int) -> NDArray[np.uint8]:
-    """(H, W, 3) uint16 full-range R'G'B' in BT.2020 -> (H, W, 3) uint8 in BT.709, for a screen of gamma 2.4.
+    """(H, W, 3) uint16 R'G'B' in BT.2020, white at WHITE -> (H, W, 3) uint8 in BT.709, for a screen of gamma 2.4.
 
     transfer: a key of `TRANSFERS`. The brightest channel of a pixel is rolled off, and the others scaled with it, so
     that the hue stays.
@@ -38,7 +39,7 @@ def to_sdr(rgb: NDArray[np.uint16], transfer: int) -> NDArray[np.uint8]:
 @cache
 def _linear(transfer: int) -> NDArray[np.float32]:
     """Light of each of the 65,536 codes."""
-    code = np.arange(65536) / 65535
+    code = np.minimum(np.arange(65536) / WHITE, 1)
     if TRANSFERS[transfer] == "PQ":  # SMPTE ST 2084
         power = code ** (32 / 2523)
         light = (np.maximum(power - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * power)) ** (16384 / 2610)

@@ -32,7 +32,7 @@ class _Source(Iterator[_Item], Generic[_Item]):
     upright_size: (width, height) of the picture last read, before any letterbox.
     rate: average frames per second. time_base: seconds per tick of `Frame.pts`.
     length_estimate: number of frames as far as it is known without decoding, or None.
-    has_audio: whether the file also holds sound.
+    has_audio, has_extras: whether the file also holds sound; subtitles, chapters or attachments.
     has_alpha: whether part of the first picture is transparent.
     """
 
@@ -44,6 +44,7 @@ class _Source(Iterator[_Item], Generic[_Item]):
         self.rate: Fraction = decoder.rate
         self.time_base: Fraction = decoder.time_base
         self.has_audio: bool = decoder.has_audio
+        self.has_extras: bool = decoder.has_extras
         self.length_estimate: int | None = decoder.length_estimate
         # Images of many sizes, such as crops around an object, can share a letterbox; a video has one size.
         self._mixed_sizes = size is not None and isinstance(decoder, ImageDecoder)

@@ -55,9 +55,7 @@ class SoundCopy:
         source = stream.codec_context
         if source is None:
             raise InputError("no decoder for its sound")
-        rate = source.rate if source.rate in _RATES else 48000
-        layout = source.layout.name if source.layout.name in _LAYOUTS else "stereo"
-        self.track = like or SoundTrack(rate, layout)
+        self.track = like or track_like(source)
         self._stream = stream
         self._encoder = _encoder(self.track)
         self._resampler = AudioResampler("fltp", self.track.layout, self.track.rate, _FRAME)
@@ -86,6 +84,12 @@ class SoundCopy:
             for frame in self._stream.codec_context.decode(packet):
                 for piece in self._resampler.resample(frame):
                     yield from self._encoder.encode(piece)
+
+
+def track_like(source: AudioCodecContext) -> SoundTrack:
+    """The track that is nearest to a source's sound."""
+    rate = source.rate if source.rate in _RATES else 48000
+    return SoundTrack(rate, source.layout.name if source.layout.name in _LAYOUTS else "stereo")
 
 
 def add_track(container: OutputContainer, track: SoundTrack) -> AudioStream:

@@ -1,5 +1,6 @@
 """Writing a video: times copied from the frames, sound copied from another file, and a part file that always plays."""
 
+import fcntl
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,9 +16,9 @@ from av.error import FFmpegError
 from jokr_rt.documents import check_output
 from jokr_rt.errors import InputError, JokrError, OutputError, UsageError
 from jokr_rt.frame import Frame
-from jokr_rt.video.audio import AudioCopy
 from jokr_rt.video.decode import FOLDER_RATE
 from jokr_rt.video.encode import FORMATS, PictureEncoder, open_output
+from jokr_rt.video.track_copy import TrackCopy, copy_extras
 
 
 class VideoWriter:
@@ -35,13 +36,14 @@ class VideoWriter:
     rate: nominal frames per second; it does not move any frame.
     codec: encoder with a constant rate factor; libx264, or libvpx-vp9 for WebM, unless given.
     crf: constant rate factor, smaller is better; 18 is hard to tell from the original.
-    audio_from: file whose sound is copied, packet by packet, beside the frames.
+    audio_from: file whose sound is copied, packet by packet, beside the frames. extras_from: file whose subtitles,
+    chapters and attachments are. See `TrackCopy`.
     overwrite: replace an existing file.
 
     `part` is the path of the part file, `frames` the number of frames written; after a failed write, of those kept.
 
-    Raises OutputError if the file cannot be written or cannot hold the sound, UsageError for an unknown kind of file
-    or codec, InputError if `audio_from` cannot be read or a frame has another size or comes out of order.
+    Raises OutputError if the file cannot be written, or another run is writing it, UsageError for an unknown kind of
+    file or codec, InputError if `audio_from` cannot be read or a frame has another size or comes out of order.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class VideoWriter:
         codec: str | None = None,
         crf: int = 18,
         audio_from: str | Path | None = None,
+        extras_from: str | Path | None = None,
         overwrite: bool = False,
     ) -> None:
         self.path = Path(path)
@@ -64,18 +67,25 @@ class VideoWriter:
         self._frame_seconds = 1 / Fraction(rate)
         self._last_pts: int | None = None
         self._whole_bytes = 0
-        self._audio: AudioCopy | None = None
-        self._container = open_output(self.part, self._check_path(overwrite), time_base)
+        self._copies: list[TrackCopy] = []
+        file_format = self._check_path(overwrite)
+        self._lock = _lock(self.part)
+        self._container = open_output(self.part, file_format, time_base)
         self._open = True
         try:
             self._encoder = PictureEncoder(
                 self._container, codec, width=width, height=height, time_base=time_base, rate=rate, crf=crf
             )
             if audio_from is not None:
-                self._audio = AudioCopy(Path(audio_from), self._container)
+                self._copies.append(TrackCopy(Path(audio_from), self._container))
+            if extras_from is not None:
+                copy_extras(Path(extras_from), self._container)
+                self._copies.append(TrackCopy(Path(extras_from), self._container, "subtitle"))
             self._start()
         except BaseException:
             self._release()
+            if self.part.exists() and not self.part.stat().st_size:
+                self.part.unlink()
             raise
 
     def _check_path(self, overwrite: bool) -> str:
@@ -108,11 +118,14 @@ class VideoWriter:
         pts = round(frame.pts * frame.time_base / self.time_base)
         if self._last_pts is not None and pts <= self._last_pts:
             raise InputError(f"{where} is not later than the frame before it")
-        if self._audio is not None:
-            self._mux(self._audio.until(pts * self.time_base))
+        self._mux_copies(pts * self.time_base)
         self._mux(self._encoder.encode(frame.rgb, pts))
         self._last_pts = pts
         self.frames += 1
+
+    def _mux_copies(self, until: Fraction | None) -> None:
+        for copy in self._copies:
+            self._mux(copy.until(until))
 
     def _mux(self, packets: Iterable[Packet]) -> None:
         try:
@@ -133,20 +146,21 @@ class VideoWriter:
     def _release(self) -> FFmpegError | None:
         """Close everything, whatever state it is in. Returns why the file could not be completed."""
         self._open = False
-        if self._audio is not None:
-            self._audio.close()
+        for copy in self._copies:
+            copy.close()
         try:
             self._container.close()
         except FFmpegError as error:
             return error
+        finally:
+            os.close(self._lock)
         return None
 
     def _finish(self, audio_until: Fraction | None) -> None:
         """Write what the encoder still holds, the sound, and the index of the file."""
         try:
             self._mux(self._encoder.flush())
-            if self._audio is not None:
-                self._mux(self._audio.until(audio_until))
+            self._mux_copies(audio_until)
         finally:
             if self._open and (error := self._release()) is not None:
                 raise self._failed(error, completed=False) from error
@@ -184,6 +198,20 @@ class VideoWriter:
             self.abort()
 
 
+def _lock(part: Path) -> int:
+    """A file descriptor that locks a part file until it is closed, as when the process dies. Raises OutputError."""
+    try:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise OutputError(f"{part}: cannot be written ({error.strerror})") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise OutputError(f"{part}: another run is writing it; choose another name, or wait for its end") from error
+    return descriptor
+
+
 def _count_frames(path: Path) -> int:
     try:
         with av.open(f"file:{path}") as container:
@@ -200,6 +228,7 @@ def write_video(
     codec: str | None = None,
     crf: int = 18,
     audio_from: str | Path | None = None,
+    extras_from: str | Path | None = None,
     overwrite: bool = False,
 ) -> int:
     """Write frames to a video file and return their number. Parameters and errors are those of `VideoWriter`.
@@ -222,6 +251,7 @@ def write_video(
         codec=codec,
         crf=crf,
         audio_from=audio_from,
+        extras_from=extras_from,
         overwrite=overwrite,
     ) as writer:
         for frame in chain((first,), () if second is None else (second,), rest):
