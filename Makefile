@@ -30,10 +30,18 @@ soak: $(DEV)/ready
 
 # The runtime and the studio: no torch, no onnx.
 $(DEMO)/ready: setup.py pyproject.toml
-	$(call venv,$(DEMO),cpu$(comma)studio)
+	$(call create,$(DEMO))
+	$(call install,$(DEMO),cpu$(comma)studio)
+
+# The tests want PyTorch's build for processors; one without such a choice, as on macOS, is the default one.
+CPU_TORCH := torch==2.13.0+cpu
 
 $(DEV)/ready: setup.py pyproject.toml
-	$(call venv,$(DEV),dev)
+	$(call create,$(DEV))
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check $(CPU_TORCH) || echo "make: pip finds no $(CPU_TORCH), so \
+		the default build of PyTorch is installed, on Linux with CUDA, some gigabytes; to have the smaller one, set \
+		PIP_EXTRA_INDEX_URL to the address that pytorch.org's \"Get started\" gives for CPU, and say make again" >&2
+	$(call install,$(DEV),dev)
 
 # The bindings of each TensorRT version that the tests know, for machines without it: see tests/tensorrt_bindings.py.
 .venv/tensorrt-%/ready: tests/tensorrt-%.txt tests/tensorrt_bindings.py $(DEV)/ready
@@ -43,10 +51,13 @@ $(DEV)/ready: setup.py pyproject.toml
 	$(DEV)/bin/python tests/tensorrt_bindings.py $(@D)
 	@touch $@
 
-define venv
+define create
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
 		|| { echo "JOKR-RT needs Python 3.10 to 3.13; name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(1)
+endef
+
+define install
 	$(1)/bin/pip install --quiet --disable-pip-version-check --editable '.[$(2)]'
 	@touch $@
 endef

@@ -34,6 +34,7 @@ from jokr_rt.cli_options import (
 from jokr_rt.cli_studio import studio
 from jokr_rt.cli_train import train
 from jokr_rt.errors import JokrError, QuantisationError, missing_extra
+from jokr_rt.ours import require_ours
 
 INTERRUPTED = 130
 
@@ -197,6 +198,7 @@ def export(model: Path, output: Path, as_json: bool, **options: Any) -> None:
     draws. fp16 is for GPUs: half the size, and fast where they have tensor cores; it needs a checkpoint.
     """
     try:
+        require_ours("export")
         from export import export_bundle
     except ImportError as error:
         raise missing_extra("jokr export", error) from error

@@ -69,6 +69,10 @@ class TrainingError(JokrError, ArithmeticError):
     """Training that cannot go on, such as a loss that is not a number."""
 
 
+class ForeignPackageError(JokrError, RuntimeError):
+    """A module of somebody else's where Python looks for a package of ours."""
+
+
 def missing_extra(what: str, error: ImportError, extra: str = "train") -> EngineMissingError:
     """What to raise where PyTorch or another package of an extra is not installed."""
     return EngineMissingError(f"{what} needs the extra {extra} ({error}): pip install 'jokr-rt[{extra}]'")

@@ -212,7 +212,7 @@ def test_another_kernel_builds_what_samples_and_drops_the_timing_cache(
     assert given[0] == kept
 
     tensorrt_double.calls.clear()
-    monkeypatch.setattr("jokr_rt.engines.tensorrt_machine.source_hash", lambda: "cd" * 32)
+    monkeypatch.setattr("jokr_rt.engines.tensorrt_machine._kernel_hash", lambda: "cd" * 32)
     words = said(bundle_copy, max_batch=1)
     assert words[0].startswith("tensorrt: building stn-a2b, stn-b2a in fp32 for Double of a GPU: kernel was ")
     assert words[0].endswith(", is cdcdcdcdcdcd")

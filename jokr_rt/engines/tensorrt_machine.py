@@ -5,7 +5,7 @@ import importlib
 from jokr_rt.engines.cuda import Device
 from jokr_rt.engines.tensorrt_cache import Key
 from jokr_rt.errors import EngineError, EngineMissingError
-from trt_plugins.kernel import source_hash
+from jokr_rt.ours import require_ours
 
 OLDEST, NEWEST = (10, 9), 11
 _HOW_TO_GET = "pip install 'jokr-rt[tensorrt]'"
@@ -14,14 +14,14 @@ _HOW_TO_GET = "pip install 'jokr-rt[tensorrt]'"
 def machine_key(device: Device) -> Key:
     """The parts of a plan's key that this machine decides. The kernel's hash and the compute capability decide its PTX.
 
-    Raises EngineError.
+    Raises EngineError, and ForeignPackageError where another's `trt_plugins` hides ours.
     """
-    return {"TensorRT": _tensorrt_version(), "kernel": source_hash()} | _device_key(device)
+    return {"TensorRT": _tensorrt_version(), "kernel": _kernel_hash()} | _device_key(device)
 
 
 def known_machine_key() -> tuple[Key, tuple[str, ...]]:
     """`machine_key` with None for what cannot be known here, and why it cannot, in words."""
-    key: Key = dict.fromkeys(("TensorRT", "kernel", "compute capability", "GPU", "driver")) | {"kernel": source_hash()}
+    key: Key = dict.fromkeys(("TensorRT", "kernel", "compute capability", "GPU", "driver")) | {"kernel": _kernel_hash()}
     missing = []
     try:
         key["TensorRT"] = _tensorrt_version()
@@ -33,6 +33,13 @@ def known_machine_key() -> tuple[Key, tuple[str, ...]]:
     except EngineError as error:
         missing.append(str(error))
     return key, tuple(missing)
+
+
+def _kernel_hash() -> str:
+    require_ours("trt_plugins")
+    from trt_plugins.kernel import source_hash
+
+    return source_hash()
 
 
 def _tensorrt_version() -> str:
