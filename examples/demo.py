@@ -42,7 +42,7 @@ Look at
   {folder / "out.mp4"}    input, keypoints and output side by side: the blue puppet walks like the brown one
   {folder / "sheet.png"}  the same as a picture; rows are input, keypoints, output, and the true answer,
                    which the model never saw: compare legs, tail and head of the last two rows
-Watch it move, drag its keypoints, or be the puppet before your camera:
+Watch it move, and drag its keypoints (before a camera this model needs the puppet: it knows no people):
   {Path(sys.executable).with_name("jokr")} studio {BUNDLE} {folder / "source.mp4"}
 Your own two clips: see "Your own clips" in README.md""")
 

@@ -16,6 +16,7 @@ from jokr_rt.config import ModelConfig
 from jokr_rt.engines import MODES, DeviceEngine, Engine, FrameQueue, StagedEngine, Stages, load_engine
 from jokr_rt.engines.stages import Edit, GraphStages, StageFrames, in_order
 from jokr_rt.errors import EngineError, UsageError
+from jokr_rt.familiar import Familiarity, familiarity
 from jokr_rt.frame import Frame
 from jokr_rt.keypoints import OneEuroFilter
 from jokr_rt.timing import Timings
@@ -70,6 +71,7 @@ class Retargeter:
             raise UsageError(f"unknown mode {mode!r}; choose {' or '.join(MODES)}")
         model: Model = open_bundle(bundle) if isinstance(bundle, (str, Path)) else bundle
         self.config, self.domains = model.config, model.domains
+        self.model = model
         self.direction = find_direction(direction, model.domains)
         self.mode = mode
         self._owns_engine = isinstance(engine, str)
@@ -104,6 +106,10 @@ class Retargeter:
             self._single = None
         if self._owns_engine and self._device_engine is not None:
             self._device_engine.close()
+
+    def familiarity(self) -> Familiarity | None:
+        """For one stream: whether it shows the creature that this moves. See `jokr_rt.familiar`."""
+        return familiarity(self.model, self.direction)
 
     @property
     def size(self) -> int:

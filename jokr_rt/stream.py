@@ -90,8 +90,11 @@ def retarget_stream(
     run = _Run(retargeter, size, layout, progress, passes=1 if edits is None else 2)
     with ExitStack() as stack:
         clip = stack.enter_context(_open(retargeter, source, masks))
-        if is_scaled and ((audio and clip.video.has_audio) or clip.video.has_extras):
-            _log.warning("%s: its sound, subtitles and chapters are left out, for the edits scale time", source)
+        if is_scaled:
+            sound, extras = audio and clip.video.has_audio, clip.video.has_extras
+            for what, is_there in (("sound is", sound), ("subtitles and chapters are", extras)):
+                if is_there:
+                    _log.warning("%s: its %s left out, for the edits scale time", source, what)
         writer = run.writer(
             output,
             time_base=EDITED_TIME_BASE if is_scaled else clip.video.time_base,
@@ -211,6 +214,7 @@ class _Run:
         retargeter.timings = self.timings = Timings()
         self.first_frame_s: float | None = None
         self._found = 0
+        self._familiar = retargeter.familiarity()
         self._start = time.perf_counter()
 
     def writer(self, output: str | Path, **options: Any) -> VideoWriter:
@@ -219,6 +223,7 @@ class _Run:
 
     def retarget(self, clip: _Clip, smoothing: OneEuroFilter | None, writer: VideoWriter, interrupt: Interrupt) -> None:
         def compose(pair: Pair, result: Retargeted) -> Frame:
+            self._doubt(clip, result.keypoints, result.confidence, result.source.rgb)
             return self._compose(pair[0], result.source, result.keypoints, result.image)
 
         def infer(pairs: Iterator[Pair]) -> Generator[Retargeted, None, None]:
@@ -246,6 +251,7 @@ class _Run:
             closing(self.retargeter.extract_all(noting(pairs))) as results,
         ):
             for result in results:
+                self._doubt(clip, *result)
                 found.append(result)
                 self._tell(len(found), video.length_estimate and self.passes * video.length_estimate)
         interrupt.raise_if_requested()
@@ -271,6 +277,12 @@ class _Run:
         pipeline = Pipeline(infer, compose, writer, self.timings, interrupt)
         pipeline.run(_posed(tracks, clip), lambda done: self._tell(before + done, before + len(tracks)))
         self.first_frame_s = pipeline.first_frame_s
+
+    def _doubt(self, clip: _Clip, *found: NDArray[Any]) -> None:
+        """Say once that this is another creature, if it is. found: as `Familiarity.see` takes it."""
+        if self._familiar is not None and self._familiar.see(*found):
+            _log.warning("%s %s", clip.video.path, self._familiar.doubt)
+            self._familiar = None
 
     def _tell(self, done: int, total: int | None) -> None:
         if self.progress:

@@ -161,6 +161,9 @@ class NumberModel:
     def model(self) -> "NumberModel":
         return self
 
+    def familiarity(self) -> None:
+        """It has no frames to compare with."""
+
     def extract(self, frames: Sequence[NDArray[np.uint8]]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         self.batches.append(len(frames))
         found = []

@@ -201,6 +201,9 @@ class DiscModel:
     def model(self) -> "DiscModel":
         return self
 
+    def familiarity(self) -> None:
+        """It has no frames to compare with."""
+
     def extract(self, frames: Sequence[NDArray[np.uint8]]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         return [(np.zeros((1, 2), np.float32), np.ones(1, np.float32))] * len(frames)
 

@@ -31,7 +31,7 @@ class StreamFigures:
     one that waited, or than `LiveOptions.stall`. failed: could not be drawn, for `reason`. duplicates: pictures that
     show no new frame, because the source was lost or paused (`covers`), or the creature not found (`held`). latency_ms:
     from capture to handed to the sinks, of the frames since the figures before; None without. stages_ms: what of that
-    "prepare", "extract", "draw" and "compose" took.
+    "prepare", "extract", "draw" and "compose" took. doubt: see `jokr_rt.familiar.Familiarity`.
     """
 
     stream: str
@@ -49,6 +49,7 @@ class StreamFigures:
     covers: int
     reconnects: int
     reason: str
+    doubt: str
     latency_ms: dict[str, float] | None
     stages_ms: dict[str, dict[str, float] | None]
     sinks: tuple[SinkFigures, ...]
@@ -87,6 +88,7 @@ class Meter:
             covers=stream.covers,
             reconnects=source.reconnects,
             reason=stream.reason or source.reason,
+            doubt=stream.doubt,
             latency_ms=self._percentiles(stream.latency),
             stages_ms={stage: self._percentiles(each) for stage, each in stream.pictures.stages.items()},
             sinks=tuple(map(self._sink, list(stream.sinks))),

@@ -56,6 +56,7 @@ class Stream:
         self.options, self.source, self.pictures = options, source, pictures
         self.sinks = list(sinks)
         self.shown = self.failed = self.stale = self.held = self.covers = 0
+        self.doubt = ""
         self.latency = Histogram()
         self.error: JokrError | None = None
         self.reason = ""
@@ -176,6 +177,9 @@ class Stream:
             self._fail_frame(error)
             return
         now = self._clock.now()
+        if bool(self.doubt) != bool(self.pictures.doubt):
+            self._say(f"{self.name} {self.pictures.doubt or f'looks like {self.pictures.target.name} again'}")
+        self.doubt = self.pictures.doubt
         self.shown += 1
         self.held += not found
         self.latency.add(now - captured.captured_s)

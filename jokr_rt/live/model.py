@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from jokr_rt.bundle import DIRECTIONS
 from jokr_rt.engines import DeviceEngine, Engine
+from jokr_rt.familiar import Familiarity, familiarity
 from jokr_rt.live.compose import Picture
 from jokr_rt.looks import with_looks
 from jokr_rt.retarget import Model, Retargeter, find_direction
@@ -96,6 +97,10 @@ class LiveModel:
                 self.is_loading = False
         return loaded.targets[target]
 
+    def familiarity(self, direction: str) -> Familiarity | None:
+        """For one stream. See `jokr_rt.familiar`."""
+        return familiarity(self._get().model, direction)
+
     @property
     def engine(self) -> str:
         """Which one, and in what precision."""
@@ -139,6 +144,10 @@ class Target:
         """Have it ready before the first frame. Raises InputError, BundleError, EngineError."""
         self.model.load(self)
         return items
+
+    def familiarity(self) -> Familiarity | None:
+        """For one stream. See `jokr_rt.familiar`."""
+        return self.model.familiarity(self.direction)
 
     def draw(self, poses: Sequence[NDArray[np.float32]]) -> Sequence[Picture]:
         """The target's creature (size, size, 3) in each of the poses (K, 2). Raises EngineError."""

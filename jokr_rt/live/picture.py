@@ -39,11 +39,18 @@ class Pictures:
         self._background = _background(options, self.width, self.height)
         self._pose: Picture | None = None  # as it was last drawn (size, size, 3)
         self._smoothing = _smoothing(options)
+        self._familiar = self.target.familiarity()
+
+    @property
+    def doubt(self) -> str:
+        """See `Familiarity`."""
+        return "" if self._familiar is None else self._familiar.doubt
 
     def next_target(self) -> None:
         """Go on with the next of the targets."""
         self.target = self._targets[(self._targets.index(self.target) + 1) % len(self._targets)]
         self._pose, self._smoothing = None, _smoothing(self.options)
+        self._familiar = self.target.familiarity()
 
     def relearn(self) -> None:
         """Learn a static background again; nothing where the mask is another one."""
@@ -59,6 +66,8 @@ class Pictures:
             source = self._prepare(rgb, alpha, seconds)
         with self._lap("extract"):
             keypoints, confidence = self._inference(self.target.model.extract, source)
+        if self._familiar is not None:
+            self._familiar.see(keypoints, confidence, source)
         found = float(confidence.mean()) >= self.options.hold
         if found:
             if self._smoothing is not None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from jokr_rt.edits import Edits, format_edits, parse_edits
 from jokr_rt.errors import UsageError
+from jokr_rt.familiar import FRAMES, familiarity
 from jokr_rt.keypoints import retime
 from jokr_rt.retarget import find_direction
 from jokr_rt.studio.clips import Clip
@@ -53,6 +54,11 @@ class Editing:
         }
         found = clip.tracks
         assert found.confidence is not None
+        familiar = familiarity(self._worker.model, self._direction)
+        if familiar is not None:
+            for _ in range(FRAMES):  # each time the mean of all frames, which is judged so
+                familiar.see(found.keypoints[0], found.confidence.mean(axis=0))
+            about["doubt"] = familiar.doubt
         arrays = tuple(_doubles(array) for array in (found.times, found.keypoints, found.confidence))
         await self._send(Message("clip", about, arrays))
         if self._export is not None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jokr_rt.errors import UsageError
+from jokr_rt.familiar import Familiarity, familiarity
 from jokr_rt.keypoints import OneEuroFilter
 from jokr_rt.live.masks import StaticBackground, masked
 from jokr_rt.retarget import find_direction
@@ -25,6 +26,7 @@ class LiveStream:
         self._max_pixels = max_pixels
         self._smoothing: OneEuroFilter | None = None
         self._mask: StaticBackground | None = None
+        self._familiar: tuple[str, Familiarity | None] = "", None  # of a direction
         self._learning = 0.0  # the header's "background" that the mask is for
         self._start = time.monotonic()
 
@@ -34,8 +36,9 @@ class LiveStream:
         The header's fields: "seq", repeated in the answer; "direction"; "smooth", a cutoff in Hz or null; "background",
         null, or a number while a static background is masked: with another number than before it is learnt anew;
         "heatmaps", whether these are wanted. The answer's "names" are those of its pictures: "output"; "seen", what the
-        extractor was shown, where there is a mask; "heatmaps". "mask" says in words which there is; while it is
-        "learning", there are no pictures, and where nobody is before it, there is no output.
+        extractor was shown, where there is a mask; "heatmaps". "doubt" is that of `jokr_rt.familiar`. "mask" says in
+        words which there is; while it is "learning", there are no pictures, and where nobody is before it, there is no
+        output.
         Raises UsageError, InputError, EngineError.
         """
         return await self._worker.call(self._answer, message, Stopwatch())
@@ -62,6 +65,11 @@ class LiveStream:
                 return Message("live", told | {"names": ["seen"]}, (jpeg(rgb),))
         with watch.measure("extract"):
             keypoints, confidence = retargeter.extract(rgb)
+        if self._familiar[0] != direction:
+            self._familiar = direction, familiarity(self._worker.model, direction)
+        if (familiar := self._familiar[1]) is not None:
+            familiar.see(keypoints, confidence, rgb)
+            told["doubt"] = familiar.doubt
         keypoints = self._smooth(message, keypoints, seconds)
         with watch.measure("draw"):
             pictures = {"output": retargeter.draw(keypoints)}

@@ -89,7 +89,7 @@ export class Controls {
     const [x, y] = key ? [key.x, key.y] : drawn.keypoints[chosen];
     for (const [id, value] of [["x", x], ["y", y]]) if (document.activeElement !== element(id)) element(id).value = value.toFixed(3);
     const sure = Math.round(100 * clip.confidence[model.colours.length * drawn.source + chosen]);
-    element("confidence").textContent = `${isKeyed ? "key pose here" : "no key pose here"}, confidence ${sure} %`;
+    element("confidence").textContent = `${isKeyed ? "key pose here" : "no key pose here"}, confidence ${sure} %${clip.doubt ? `. This clip ${clip.doubt}` : ""}`;
   }
 }
 
@@ -97,6 +97,7 @@ function set(id, value, words) {
   const field = element(id);
   if (document.activeElement !== field || Number(field.value) !== value) field.value = value;
   field.parentElement.querySelector("output").textContent = words;
+  field.setAttribute("aria-valuetext", words);
 }
 
 function nearest(values, wanted) {

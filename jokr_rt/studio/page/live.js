@@ -136,6 +136,7 @@ export class Live {
     if (!request || !frame) return;
     this.figures.tell("dropped", this.requests.dropped);
     this.figures.tell("mask", header.mask);
+    if (header.doubt !== undefined) this.figures.tell("creature", header.doubt || "as the model knows it");
     this.figures.add(request.ms, header.ms);
     const pictures = Object.fromEntries(await Promise.all(parts.map(async (part, index) => [header.names[index], await bitmap(part)])));
     if (header.seq < this.shown || !this.stream) return;
