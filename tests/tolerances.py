@@ -6,5 +6,7 @@ FP16_LEVELS = 2  # pictures drawn in float16: the gate of the export
 LEVELS = 1  # 8-bit levels between two roundings of nearly the same value
 REWRITE = 3e-6  # a network rewritten exactly, so that only the order of float32 sums differs
 EXACT = 1e-9  # the same in float64: nothing but rounding
-PROCESSES = 1e-3  # relative: float32 sums in another order, magnified by a softmax at 0.1 and by cancellation
+PROCESSES = (
+    2e-9  # a training in float64 whose sums have another order: what would leave float32 no digit (2^-24 : 2^-53)
+)
 BF16 = 0.08  # relative, of a loss: networks that compute with 8 significant bits

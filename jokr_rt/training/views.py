@@ -143,7 +143,7 @@ def background_plate(clip: Clip) -> Tensor:
 
     Where the object never moves away, the mean colour of the surroundings.
     """
-    total = torch.zeros_like(clip.frames[:1, :3], dtype=torch.float32)
+    total = torch.zeros_like(clip.frames[:1, :3]).float()
     seen = torch.zeros_like(total[:, :1])
     for frame in clip.frames.split(32):
         outside = (frame[:, 3:] < 128).float()
