@@ -93,7 +93,8 @@ class Parity:
 
     graph: a graph's name, or "a2b" or "b2a" for all of them in a row, each fed by the one before. max_abs, mean_abs: in
     the output's own units (levels for uint8). psnr_db: over the range of the expected values, or all of uint8's; None
-    where they are equal. tolerance: the largest max_abs that passes, or None where it is min_psnr_db that decides.
+    where they are equal. tolerance: the largest max_abs that passes, in the same units, or None where it is min_psnr_db
+    that decides.
     """
 
     graph: str

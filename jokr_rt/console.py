@@ -107,7 +107,10 @@ def print_tables(*tables: Table, stderr: bool = False) -> None:
 
 
 def parity_table(figures: Iterable[Parity], signatures: dict[str, Signature]) -> Table:
-    """How far each output is from PyTorch's; in rows named by a direction, after all graphs in a row."""
+    """How far each output is from PyTorch's; in rows named by a direction, after all graphs in a row.
+
+    Errors and tolerance have the output's own units.
+    """
     columns = "max error", "mean error", "PSNR dB", "tolerance"
     table = _table("graph", "output", "shape", "engine", "precision", right=columns)
     table.add_column("")
@@ -123,7 +126,9 @@ def parity_table(figures: Iterable[Parity], signatures: dict[str, Signature]) ->
 
 
 def _bound(figure: Parity) -> str:
-    return f"{figure.min_psnr_db:g} dB" if figure.tolerance is None else f"{figure.tolerance:.2g}"
+    if figure.tolerance is None:
+        return f"{figure.min_psnr_db:g} dB"
+    return f"{figure.tolerance:.2g}{' level(s)' if figure.output == 'image' else ''}"
 
 
 def sensitivity_table(costs: Iterable[LayerCost]) -> Table:

@@ -163,7 +163,7 @@ class Retargeter:
         """Keypoints (K, 2) and their confidence (K,) in a picture (size, size, 3) uint8. Raises EngineError."""
         with self.timings.measure("extract"):
             keypoints, confidence = self._stages.extract(rgb[None])
-        return keypoints[0], confidence[0]
+        return self._finite(keypoints[0]), confidence[0]
 
     def draw(self, keypoints: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The target's creature (size, size, 3) uint8 in the pose of keypoints (K, 2). Raises EngineError."""
@@ -199,7 +199,7 @@ class Retargeter:
         queue = self._single = self._single or engine.frames(self.direction, self._appearance)
         try:
             queue.enqueue(source.rgb[None])
-            return _retargeted(source, queue.collect())
+            return self._retargeted(source, queue.collect())
         except BaseException:  # with it goes a frame that was not collected, which the next call would take for its own
             self._single = None
             queue.close()
@@ -229,9 +229,22 @@ class Retargeter:
         return True
 
     def _finish(self, queue: FrameQueue, source: Frame, start: float) -> Retargeted:
-        result = _retargeted(source, queue.collect())
+        result = self._retargeted(source, queue.collect())
         self.timings.add("frame", time.perf_counter() - start)
         return result
+
+    def _retargeted(self, source: Frame, found: Arrays) -> Retargeted:
+        image = Frame(found["image"][0], source.pts, source.time_base)
+        return Retargeted(source, image, self._finite(found["keypoints"][0]), found["confidence"][0])
+
+    def _finite(self, keypoints: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The keypoints. Raises EngineError for NaN, from which a picture would be drawn all the same."""
+        if not np.isfinite(keypoints).all():
+            raise EngineError(
+                f"{self.engine.name}: keypoints in {self.engine.precision} are NaN or infinite; "
+                "try another --precision, and look with `jokr verify`"
+            )
+        return keypoints
 
 
 def _noting_times(pairs: Iterable[Pair], seconds: deque[float]) -> Iterator[Pair]:
@@ -244,11 +257,6 @@ def _noting_times(pairs: Iterable[Pair], seconds: deque[float]) -> Iterator[Pair
 def _smoothing_edit(smoothing: OneEuroFilter, seconds: deque[float]) -> Edit:
     """seconds: the times of the frames whose keypoints it gets, in order."""
     return lambda keypoints: smoothing(keypoints[0], seconds.popleft())[None]
-
-
-def _retargeted(source: Frame, found: Arrays) -> Retargeted:
-    image = Frame(found["image"][0], source.pts, source.time_base)
-    return Retargeted(source, image, found["keypoints"][0], found["confidence"][0])
 
 
 def _before_black(frame: Frame, mask: NDArray[np.bool_]) -> Frame:

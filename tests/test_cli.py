@@ -1,6 +1,7 @@
 """`jokr`: what is printed where, exit codes, and one line for every bad input."""
 
 import json
+import math
 import pickle
 import shutil
 import signal
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from jokr_rt import __version__, read_video
+from jokr_rt.training.checkpoint import save_checkpoint
 from tests import clips
 from tests.process import ROOT, Call, command, jokr, jokr_on_terminal
+from tests.tiny import TINY, make_checkpoint
 
 
 @pytest.fixture
@@ -227,6 +231,25 @@ def test_a_bad_bundle(call: Call, bundle_copy: Path, clip: Path, tmp_path: Path,
         code, out, err = call(name, bundle_copy, *rest)
         assert (code, out) == (1, "")
         assert words in one_line(err)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_checkpoint_whose_weights_are_no_numbers(call: Call, clip: Path, tmp_path: Path, value: float) -> None:
+    """PyTorch draws with it without a word."""
+    model = tmp_path / "model.safetensors"
+    checkpoint = make_checkpoint(TINY)
+    with torch.no_grad():
+        checkpoint.model.generator.down[1][0].weight[0, 0, 0, 0] = value
+    save_checkpoint(model, checkpoint)
+    output = tmp_path / "out"
+    for line in (("run", model, clip, "-o", f"{output}.mp4", "--engine", "torch"), ("export", model, "-o", output)):
+        code, _, err = call(*line)
+        assert (code, one_line(err)) == (
+            1,
+            f"jokr: error: {model}: model.generator.down.1.0.weight holds NaN or infinity; "
+            "take an earlier checkpoint or train again",
+        )
+    assert list(tmp_path.glob("out*")) == []
 
 
 def test_a_pickled_checkpoint(call: Call, clip: Path, tmp_path: Path) -> None:

@@ -213,8 +213,8 @@ def test_the_gate_refuses_a_broken_graph_in_fp16(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_fp16_is_measured_against_an_outputs_largest_value(half_bundle: Bundle) -> None:
-    """As 16 bits are rounded; levels are levels, and fp32 is absolute."""
+def test_floats_are_measured_against_an_outputs_largest_value(half_bundle: Bundle) -> None:
+    """As floats are rounded; levels are levels."""
     assert (TOLERANCES["fp16"].floats, TOLERANCES["fp32"].floats) == (tolerances.FP16, tolerances.FP32)
     signature = half_bundle.signatures["extractor"]
     expected = {
@@ -224,8 +224,8 @@ def test_fp16_is_measured_against_an_outputs_largest_value(half_bundle: Bundle) 
     }
     found = {precision: compare("extractor", "e", signature, expected, expected, precision)
              for precision in ("fp32", "fp16")}  # fmt: skip
-    assert [figure.tolerance for figure in found["fp32"]] == [tolerances.FP32] * 3
-    assert [figure.tolerance for figure in found["fp16"]] == [tolerances.FP16, tolerances.FP16, 4 * tolerances.FP16]
+    for precision, share in (("fp32", tolerances.FP32), ("fp16", tolerances.FP16)):
+        assert [figure.tolerance for figure in found[precision]] == [share, share, 4 * share]
     images = {"image": np.zeros((1, 64, 64, 3), np.uint8)}
     (image,) = compare("generator", "e", half_bundle.signatures["generator"], images, images, "fp16")
     assert image.tolerance == tolerances.FP16_LEVELS

@@ -4,18 +4,19 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import jokr_rt
 from jokr_rt import Frame, Retargeter, open_bundle, read_video, write_video
-from jokr_rt.engines import ENGINES
-from jokr_rt.errors import UsageError
+from jokr_rt.engines import ENGINES, load_engine
+from jokr_rt.errors import EngineError, UsageError
 from jokr_rt.retarget import find_direction
 from jokr_rt.training.checkpoint import load_checkpoint
 from jokr_rt.training.engine import TorchEngine
 from tests import clips
 from tests.process import jokr
-from tests.tiny import TINY, creature_frames
+from tests.tiny import TINY, creature_frames, perturbed, replace_graph
 from tests.tolerances import FP32, LEVELS
 
 TIME = (7, Fraction(1, 90000))
@@ -118,6 +119,20 @@ def test_keypoints_can_be_edited_in_between(retargeter: Retargeter) -> None:
     drawn = retargeter.draw(keypoints).astype(int)
     assert np.array_equal(drawn, retargeter(frames()[0]).rgb)
     assert np.abs(drawn - retargeter.draw(keypoints * np.float32(-1))).max() > 10
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_keypoints_that_are_no_numbers_are_not_drawn(bundle_copy: Path, name: str, mode: str) -> None:
+    """A model whose numbers overflow, as in 16 bits: whatever the engine, and in both ways to ask for frames."""
+    proto = onnx.load(bundle_copy / "extractor.onnx")
+    bundle = replace_graph(bundle_copy, "extractor", perturbed(proto, "keypoint_head.bias", np.nan))
+    retarget = Retargeter(bundle, engine=load_engine(name, bundle), mode=mode)
+    words = f"^{name}: keypoints in fp32 are NaN or infinite; try another --precision, and look with `jokr verify`$"
+    with pytest.raises(EngineError, match=words):
+        retarget(frames(1)[0])
+    with pytest.raises(EngineError, match=words):
+        list(retarget.retarget_all([(frames(1)[0], None)]))
 
 
 def test_unknown_directions(tiny_bundle: Path) -> None:

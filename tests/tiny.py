@@ -1,5 +1,7 @@
 """A tiny model whose every layer matters, frames for it, and how far apart two results are."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from jokr_rt.bundle import Bundle, open_bundle, stored_file
 from jokr_rt.config import ModelConfig
 from jokr_rt.training.checkpoint import Checkpoint
 from jokr_rt.training.data import Clip
@@ -74,3 +77,14 @@ def perturbed(proto: onnx.ModelProto, weight: str, value: float) -> onnx.ModelPr
     array.flat[0] += value
     tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     return proto
+
+
+def replace_graph(root: Path, name: str, proto: onnx.ModelProto) -> Bundle:
+    """Put another graph into a bundle, with its hash: damage that only the parity gate can find."""
+    (root / f"{name}.onnx").write_bytes(proto.SerializeToString())
+    manifest = root / "manifest.json"
+    values = json.loads(manifest.read_text())
+    for graph in values["graphs"]:
+        graph["sha256"] = stored_file(root, graph["file"]).sha256
+    manifest.write_text(json.dumps(values))
+    return open_bundle(root)

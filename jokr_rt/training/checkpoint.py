@@ -54,6 +54,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read what `save_checkpoint` wrote. Raises CheckpointError in one line."""
     path = Path(path)
     tensors, header = read_tensors(path, FORMAT)
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():  # what such a model draws looks like a picture, and means nothing
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity; take an earlier checkpoint or train again")
     try:
         model = Model(ModelConfig.from_json(header["config"]))
         weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
