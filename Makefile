@@ -38,9 +38,9 @@ CPU_TORCH := torch==2.13.0+cpu
 
 $(DEV)/ready: setup.py pyproject.toml
 	$(call create,$(DEV))
-	$(DEV)/bin/pip install --quiet --disable-pip-version-check $(CPU_TORCH) || echo "make: pip finds no $(CPU_TORCH), so \
-		the default build of PyTorch is installed, on Linux with CUDA, some gigabytes; to have the smaller one, set \
-		PIP_EXTRA_INDEX_URL to the address that pytorch.org's \"Get started\" gives for CPU, and say make again" >&2
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check $(CPU_TORCH) || echo "make: pip finds no $(CPU_TORCH):" \
+		"the default build of PyTorch is installed, on Linux the one for CUDA, some gigabytes. For the smaller one set" \
+		"PIP_EXTRA_INDEX_URL to the address that \"Get started\" on pytorch.org gives for CPU, and run make clean test" >&2
 	$(call install,$(DEV),dev)
 
 # The bindings of each TensorRT version that the tests know, for machines without it: see tests/tensorrt_bindings.py.
