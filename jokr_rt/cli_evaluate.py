@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jokr_rt.cli_model import load_model
+from jokr_rt.cli_options import TypedCommand, typed_command
 from jokr_rt.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
@@ -17,15 +18,13 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _CLIP_FRAMES = 600  # of a clip, unless --frames says otherwise: decoded and drawn frames are held in memory
-_TYPED = "jokr_rt.cli_evaluate.typed"
 PUPPETS = "puppets"
 
 
-class _DataCommand(click.Command):
-    """Lets `--data A B` name two clips, which click knows only as `--data A --data B`; keeps what was typed."""
+class _DataCommand(TypedCommand):
+    """Lets `--data A B` name two clips, which click knows only as `--data A --data B`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_TYPED] = shlex.join(["jokr", "evaluate", *args])
         if args.count("--data") == 1:
             after = args.index("--data") + 2
             if after < len(args) and args[after - 1] != PUPPETS and not args[after].startswith("-"):
@@ -93,7 +92,7 @@ def evaluate(
     else:
         print_tables(*evaluation_tables(found))
     if report is not None:
-        index = page.write_report(found, report, command=click.get_current_context().meta[_TYPED])
+        index = page.write_report(found, report, command=typed_command())
         click.echo(f"report: {index}", err=True)
 
 

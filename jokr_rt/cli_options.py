@@ -1,11 +1,13 @@
 """Arguments and options that commands share, and the line that says what runs."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+_TYPED = "jokr_rt.cli_options.typed"
 ENGINES = "openvino, onnxruntime, onnxruntime-cuda, tensorrt"
 
 _Decorator = Callable[[Any], Any]
@@ -14,6 +16,22 @@ _Decorator = Callable[[Any], Any]
 def say(words: str) -> None:
     """One line on stderr."""
     click.echo(" ".join(words.splitlines()), err=True)
+
+
+class TypedCommand(click.Command):
+    """Keeps what was typed, for `typed_command`."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> click.Context:
+        typed = ["jokr", info_name or "", *args]
+        context = super().make_context(info_name, args, *rest, **more)
+        context.meta[_TYPED] = typed
+        return context
+
+
+def typed_command(*, without: tuple[str, ...] = (), more: tuple[str, ...] = ()) -> str:
+    """The running command as it was typed, less some words and with more of them, for a shell."""
+    words = click.get_current_context().meta[_TYPED]
+    return shlex.join([*(word for word in words if word not in without), *more])
 
 
 def argument_path(name: str, metavar: str) -> _Decorator:

@@ -1,7 +1,8 @@
 """The command line of `jokr train`. PyTorch is imported when it is called, not before."""
 
 import json
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from jokr_rt.cli_options import TypedCommand, typed_command
 from jokr_rt.config import PRESETS, ModelConfig
 from jokr_rt.errors import UsageError, missing_extra
 
@@ -32,7 +34,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     return recipe
 
 
-@click.command()
+@click.command(cls=TypedCommand)
 @click.option("--a", required=True, type=_PATH, help="Video A: a file or a folder of frames.")
 @click.option("--a-masks", type=_PATH, help="Its masks, white on the object: video, folder, or alpha.")
 @click.option("--b", required=True, type=_PATH, help="Video B.")
@@ -105,7 +107,7 @@ def train(
         _let_typed_options_win(options)
         clips = [options.pop(name) for name in ("a", "a_masks", "b", "b_masks")]
         hyperparameters = _hyperparameters(options, config.get("weights", {}), weights)
-        with loss_progress() if distributed.is_leader() else nullcontext() as show:
+        with loss_progress(lines=not as_json) if distributed.is_leader() else nullcontext() as show:
 
             def report(step: int, steps: int, losses: dict[str, float]) -> None:
                 if show is not None:
@@ -113,18 +115,34 @@ def train(
                 if as_json:
                     click.echo(json.dumps({"step": step, "steps": steps, "losses": losses}))
 
-            train_clips(
-                (clips[0], clips[2]),
-                (clips[1], clips[3]),
-                output,
-                hyperparameters,
-                device=device,
-                compiled=compiled,
-                resume=resume,
-                overwrite=overwrite,
-                say=lambda words: click.echo(words, err=True),
-                report=report,
-            )
+            with _told_how_to_go_on():
+                train_clips(
+                    (clips[0], clips[2]),
+                    (clips[1], clips[3]),
+                    output,
+                    hyperparameters,
+                    device=device,
+                    compiled=compiled,
+                    resume=resume,
+                    overwrite=overwrite,
+                    say=lambda words: click.echo(words, err=True),
+                    report=report,
+                )
+
+
+@contextmanager
+def _told_how_to_go_on() -> Iterator[None]:
+    """Ctrl-C's message says how, if anything was saved; torchrun keeps what was typed before `jokr` to itself."""
+    from jokr_rt.training.distributed import world_size
+
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if not interrupt.args:
+            raise
+        before = "torchrun ... " if world_size() > 1 else ""
+        command = typed_command(without=("--overwrite", "--resume"), more=("--resume",))
+        raise KeyboardInterrupt(*interrupt.args, f"go on with: {before}{command}") from None
 
 
 def _hyperparameters(

@@ -1,6 +1,7 @@
 """What people see: tables, and progress on a terminal. Words go to stderr where stdout is for JSON."""
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from jokr_rt.evaluation.tables import Table as TableOfWords
 
 _SHOWN_LOSSES = ("reconstruction", "cycle", "adversarial", "confusion")
+_BAR = 20  # columns, so that the rest has room on 80
+_LINE_SECONDS = 30.0  # between lines about steps, where there is no terminal
+_LINE_STEPS = (1, 10)  # of a run: that it goes, and how long it will take
 _WIDTH_OF_A_FILE = 160  # so that a table is not broken where stdout is no terminal
 
 
@@ -51,18 +55,59 @@ def frame_progress() -> Iterator[Callable[[int, int | None], None]]:
 
 
 @contextmanager
-def loss_progress() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
-    """A bar with steps, time left and some losses on stderr, on a terminal only. Yields what to call after a step."""
-    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
+def loss_progress(
+    *, lines: bool = True, now: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+    """Steps, time left and some losses on stderr. Yields what to call after a step.
+
+    A bar on a terminal; elsewhere, with `lines`, a line after the first, the tenth and the last step, and every half a
+    minute. now: seconds, from any origin.
+    """
     console = Console(stderr=True)
+    columns = BarColumn(_BAR), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("")
 
         def update(step: int, steps: int, losses: dict[str, float]) -> None:
-            shown = "  ".join(f"{name} {losses[name]:.3f}" for name in _SHOWN_LOSSES)
-            progress.update(task, completed=step, total=steps, description=shown)
+            room = console.width - (_BAR + len(f" {steps}/{steps} 0:00:00  "))
+            progress.update(task, completed=step, total=steps, description=_losses_within(room, losses))
 
-        yield update
+        yield update if console.is_terminal or not lines else _StepLines(console, now)
+
+
+class _StepLines:
+    """Says of some steps how they went, how many there are and how long the rest will take, a line each."""
+
+    def __init__(self, console: Console, now: Callable[[], float]) -> None:
+        self._console, self._now = console, now
+        self._first: tuple[int, float] | None = None  # step, and when it was done; a resumed run begins anywhere
+        self._said = -_LINE_SECONDS
+
+    def __call__(self, step: int, steps: int, losses: dict[str, float]) -> None:
+        at = self._now()
+        self._first = first, since = self._first or (step, at)
+        if step - first + 1 not in _LINE_STEPS and step != steps and at - self._said < _LINE_SECONDS:
+            return
+        self._said = at
+        left = f", {_hours((at - since) / (step - first) * (steps - step))} left" if first < step < steps else ""
+        words = f"step {step} of {steps}{left}: {_losses_within(_WIDTH_OF_A_FILE, losses)}"
+        self._console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+
+def _losses_within(room: int, losses: dict[str, float]) -> str:
+    """As many of the losses that tell most as there is room for."""
+    shown = ""
+    for name in [name for name in _SHOWN_LOSSES if name in losses] or losses:
+        longer = f"{shown}  {name} {losses[name]:.3f}".lstrip()
+        if len(longer) > room:
+            break
+        shown = longer
+    return shown
+
+
+def _hours(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 @contextmanager

@@ -1,11 +1,16 @@
 """`jokr train` as a user types it, and what it says to bad input."""
 
 import json
+import os
 import re
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -13,7 +18,9 @@ from click.testing import CliRunner, Result
 from jokr_rt.cli import main
 from jokr_rt.evaluation.puppets import BLUE, BROWN, Motion, write_clip, write_video
 from jokr_rt.training.checkpoint import load_checkpoint
-from tests.process import assert_refused
+from jokr_rt.training.lock import exclusive
+from jokr_rt.video import write_png
+from tests.process import assert_refused, command
 
 TINY = ["--keypoints", "4", "--size", "64", "--width", "0.0625", "--batch", "2", "--steps", "2", "--sheet-every", "1"]
 
@@ -121,3 +128,69 @@ def test_without_pytorch_the_extra_is_named(puppets, tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "pip install 'jokr-rt[train]'" in done.stderr
+
+
+def test_clips_in_folders_of_one_name_are_told_apart(puppets, tmp_path):
+    for name in ("horse", "cow"):
+        shutil.copytree(puppets / ("cat" if name == "horse" else "fox") / "frames", tmp_path / name / "f")
+    clips = ["--a", str(tmp_path / "horse" / "f"), "--b", str(tmp_path / "cow" / "f")]
+    result = train(*clips, "-o", str(tmp_path / "out"), *TINY)
+    assert result.exit_code == 0, result.output
+    assert "horse-f: 4 frames" in result.stderr
+    assert "cow-f: 4 frames" in result.stderr
+    assert load_checkpoint(tmp_path / "out" / "checkpoint.safetensors").domains == {"a": "horse-f", "b": "cow-f"}
+
+
+def test_clips_that_hold_nothing_to_learn_are_refused(puppets, tmp_path):
+    rest = ["-o", str(tmp_path / "new" / "out"), *TINY]
+    cat, copy, black = str(puppets / "cat" / "frames"), str(tmp_path / "copy"), tmp_path / "black"
+    shutil.copytree(cat, copy)
+    for second in (cat, copy):
+        assert_refused(train("--a", cat, "--b", second, *rest), 1, "the same pictures twice")
+    black.mkdir()
+    for index in range(4):
+        write_png(black / f"{index}.png", np.zeros((64, 64, 3), np.uint8))
+    assert_refused(train("--a", cat, "--b", str(black), *rest), 1, "black: the picture is black throughout")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("steps", ["2", "40"])
+def test_training_that_explodes_is_never_trained(puppets, tmp_path, steps):
+    """Also where the last step is the first that is broken."""
+    out = ["-o", str(tmp_path), *TINY, "--sheet-every", "100"]
+    result = train(*sources(puppets), *out, "--steps", steps, "--lr", "1000")
+    assert_refused(result, 1, " loss ", "nothing of this run was saved", "a lower --lr")
+    assert "trained" not in result.stderr
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_a_model_that_draws_no_numbers_is_not_saved(puppets, tmp_path):
+    out = ["-o", str(tmp_path), *TINY, "--save-every", "1"]
+    assert_refused(train(*sources(puppets), *out, "--lr", "1e30"), 1, "step 1: what the model draws is nan")
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--resume"], ["--overwrite"]])
+def test_a_folder_in_which_another_training_is_at_work_is_left_alone(puppets, tmp_path, more):
+    with exclusive(tmp_path):
+        result = train(*sources(puppets), "-o", str(tmp_path), *TINY, *more)
+        assert_refused(result, 2, "another training is at work here")
+        assert result.stderr.count("\n") == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["training.lock"]
+
+
+def test_ctrl_c_says_how_to_go_on(puppets, tmp_path):
+    out = tmp_path / "a run"
+    line = ["train", *sources(puppets), "-o", str(out), *TINY, "--steps", "100000", "--json", "--overwrite"]
+    with subprocess.Popen(command(*line), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        os.kill(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=300)
+    assert process.returncode == 130
+    step = load_checkpoint(out / "checkpoint.safetensors").step
+    go_on = shlex.join(["jokr", *line[:-1], "--resume"])
+    last = f"jokr: interrupted; step {step} is in {out}/checkpoint.safetensors; go on with: {go_on}"
+    assert err.splitlines()[-1] == last
+    resumed = train(*shlex.split(go_on)[2:], "--steps", "100000", "--lr", "0.5")
+    assert "lr = 0.0002, not 0.5" in resumed.stderr

@@ -202,6 +202,22 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(cl
     assert all(value.isfinite().all() for value in kept.model.state_dict().values())
 
 
+def test_training_that_explodes_stops_and_keeps_the_last_good_checkpoint(clips, tmp_path):
+    training = Training(clips, replace(OPTIONS, steps=40), tmp_path, CPU)
+
+    def poison(step, steps, losses):
+        if step == 3:
+            with torch.no_grad():
+                for weight in training.stepper.networks["classifier"].parameters():
+                    weight *= 1e3
+
+    words = r"step 13: the \w+ loss has exploded to .*; step 2 is in .*checkpoint\.safetensors; try a lower --lr"
+    with pytest.raises(TrainingError, match=words):
+        training.run(poison)
+    assert load_checkpoint(tmp_path / CHECKPOINT).step == 2
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 12
+
+
 def test_resuming_with_other_options_is_refused(clips, tmp_path):
     trained(clips, tmp_path)
     other = Training(clips, replace(OPTIONS, lr=1e-3), tmp_path, CPU)

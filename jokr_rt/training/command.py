@@ -2,14 +2,19 @@
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from jokr_rt.errors import TrainingError, UsageError
+from jokr_rt.names import clip_names
 from jokr_rt.training import distributed
 from jokr_rt.training.checkpoint import Checkpoint
 from jokr_rt.training.data import Clip, load_clip, on_black
+from jokr_rt.training.inspection import inspect_clips
+from jokr_rt.training.lock import exclusive
 from jokr_rt.training.log import HAS_TENSORBOARD
 from jokr_rt.training.networks import Model, soft_argmax
 from jokr_rt.training.recipe import CLIPS, CONFIG, write_recipe
@@ -32,35 +37,48 @@ def train_clips(
     """Train from two clips into the folder `output`, telling `say` in words what happens and `report` every step.
 
     Of several processes, each of which calls this within `distributed.session`, only the leader tells and writes.
-    Raises UsageError where the folder holds a checkpoint, TrainingError where the networks, if they are to be
-    `compiled`, cannot be, and what `load_clip` and `Training` raise.
+    Raises UsageError where the folder holds a checkpoint or another training is at work there, InputError where there
+    is nothing to learn from the clips, TrainingError where the networks, if they are to be `compiled`, cannot be, and
+    what `load_clip` and `Training` raise.
     """
-    if not resume and not overwrite and (output / CHECKPOINT).exists():
-        raise UsageError(f"{output}: holds a checkpoint; --resume goes on with it, --overwrite starts anew")
     where = _device(device)
-    if not distributed.is_leader():
-        say = _keep_quiet
-    team = f"{distributed.world_size()} processes, " if distributed.world_size() > 1 else ""
-    say(f"training on {where}, {team}{torch.get_num_threads()} threads, seed {options.seed}")
-    first, second = (load_clip(path, mask, options.config.size) for path, mask in zip(sources, masks, strict=True))
-    for clip in (first, second):
-        say(f"{clip.name}: {len(clip.frames)} frames, {'with' if clip.has_masks else 'without'} masks")
-    training = Training((first, second), options, output, where)
-    if resume:
-        training.resume()
-        say(f"resumed after step {training.step} of {training.steps}")
-    clips = dict(zip(CLIPS, (sources[0], masks[0], sources[1], masks[1]), strict=True))
-    if distributed.is_leader():
-        write_recipe(output / CONFIG, options, {key: path for key, path in clips.items() if path is not None})
-    if HAS_TENSORBOARD:
-        say(f"to watch it: tensorboard --logdir {output}")
-    checkpoint = _run_compiled(training, report) if compiled else training.run(report)
-    for clip in (first, second):
+    with exclusive(output) if distributed.is_leader() else nullcontext():
+        if not resume and not overwrite and (output / CHECKPOINT).exists():
+            raise UsageError(f"{output}: holds a checkpoint; --resume goes on with it, --overwrite starts anew")
+        if not distributed.is_leader():
+            say = _keep_quiet
+        team = f"{distributed.world_size()} processes, " if distributed.world_size() > 1 else ""
+        say(f"training on {where}, {team}{torch.get_num_threads()} threads, seed {options.seed}")
+        clips = _load(sources, masks, options.config.size, say)
+        training = Training(clips, options, output, where)
+        if resume:
+            training.resume()
+            say(f"resumed after step {training.step} of {training.steps}")
+        paths = dict(zip(CLIPS, (sources[0], masks[0], sources[1], masks[1]), strict=True))
+        if distributed.is_leader():
+            write_recipe(output / CONFIG, options, {key: path for key, path in paths.items() if path is not None})
+        if HAS_TENSORBOARD:
+            say(f"to watch it: tensorboard --logdir {output}")
+        checkpoint = _run_compiled(training, report) if compiled else training.run(report)
+    for clip in clips:
         if clip.has_masks:
             gap = background_gap(checkpoint.model, clip)
             say(f"{clip.name}: keypoints with and without masks differ by {gap:.3f} of the half-width")
     say(f"trained {checkpoint.step} steps; next: jokr export {output / CHECKPOINT} -o {output.name}.jokr")
     return checkpoint
+
+
+def _load(
+    sources: tuple[Path, Path], masks: tuple[Path | None, Path | None], size: int, say: Callable[[str], None]
+) -> tuple[Clip, Clip]:
+    """Both clips under names that differ, and a word about each."""
+    loaded = [load_clip(path, mask, size) for path, mask in zip(sources, masks, strict=True)]
+    first, second = (replace(clip, name=name) for clip, name in zip(loaded, clip_names(*sources), strict=True))
+    for clip in (first, second):
+        say(f"{clip.name}: {len(clip.frames)} frames, {'with' if clip.has_masks else 'without'} masks")
+    for words in inspect_clips(first, second):
+        say(words)
+    return first, second
 
 
 @torch.inference_mode()

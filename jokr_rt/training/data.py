@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jokr_rt.errors import InputError, OutputError
+from jokr_rt.names import clip_name
 from jokr_rt.video import open_masks, open_video, with_masks
 
 MIN_FRAMES = 3  # one to draw, its neighbour, and another to take the appearance from
@@ -58,8 +59,7 @@ def load_clip(path: str | Path, masks: str | Path | None, size: int) -> Clip:
         frames = torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=(count, 4, size, size)))
     if not frames[:, 3].any():
         raise InputError(f"{masks}: no mask shows an object (white); check the masks")
-    name = path.parent.name if path.is_dir() and path.name == "frames" else path.stem
-    return Clip(name or path.stem, frames, masks is not None)
+    return Clip(clip_name(path), frames, masks is not None)
 
 
 def _append(file: IO[bytes], picture: NDArray[np.uint8], path: Path) -> None:

@@ -22,6 +22,7 @@ from jokr_rt.training.networks import (
     render_heatmaps,
     soft_argmax,
 )
+from jokr_rt.training.sights import measure_sights
 from jokr_rt.training.views import Batch
 
 Losses = dict[str, Tensor]
@@ -78,6 +79,7 @@ class Stepper:
         groups["model"] = [{"params": rest, "rate": 1.0}, {"params": transformers, "rate": TRANSFORMER_RATE}]
         self.optimizers = {name: torch.optim.Adam(group, lr, betas=ADAM_BETAS) for name, group in groups.items()}
         self.settling = False
+        self.sights = torch.zeros(4, 2)  # see `Sights`: what the last step showed
         self._averaging = {name: distributed.averaging(self.networks[name]) for name in self.optimizers}
 
     def compile(self) -> None:
@@ -218,6 +220,7 @@ class Stepper:
         mask = batch.targets[:, 3:]
         found["reconstruction"] = losses.reconstruction_loss(images.chunk(2)[0], on_black(batch.targets), mask)
         found["silhouette"] = losses.silhouette_loss(masks.chunk(2)[0], mask)
+        self.sights = measure_sights(augmented, masks.chunk(2)[0], mask, images.chunk(2)[0], on_black(batch.targets))
         return images
 
     def _fakes(self, drawn: Drawn, batch: Batch, domain: Tensor, found: Losses) -> Tensor:

@@ -14,10 +14,13 @@ from jokr_rt.errors import CheckpointError, OutputError, TrainingError, UsageErr
 from jokr_rt.interrupt import deferred_interrupt
 from jokr_rt.training import distributed
 from jokr_rt.training.checkpoint import Checkpoint, Tensors, read_tensors, save_checkpoint, write_tensors
-from jokr_rt.training.data import Clip
+from jokr_rt.training.data import Clip, on_black
+from jokr_rt.training.guard import Fault, Guard, not_numbers
 from jokr_rt.training.log import MetricsLog
 from jokr_rt.training.losses import LossWeights
+from jokr_rt.training.networks import render_heatmaps, soft_argmax
 from jokr_rt.training.sheet import save_sheet
+from jokr_rt.training.sights import Sights
 from jokr_rt.training.step import Stepper
 from jokr_rt.training.views import Loader
 
@@ -112,6 +115,7 @@ class Training:
             neighbours=options.weights.temporal > 0,
             settling=self._settles,
         )
+        self.guard = Guard((clips[0].name, clips[1].name))
         self.step = 0
         self.saved_step: int | None = None
         try:
@@ -128,7 +132,8 @@ class Training:
         """Train to the last step and log each, see `MetricsLog`. On Ctrl-C the step is finished and saved, then
         KeyboardInterrupt is raised. Of several processes (see `distributed`) the leader logs, reports and saves.
 
-        Raises TrainingError at the first loss that is not finite, naming it, the step and the last good checkpoint.
+        Raises TrainingError where training has failed (see `Guard`), naming what is wrong, the step and the last good
+        checkpoint, which is left as it is.
         """
         leads = distributed.is_leader()
         with deferred_interrupt() as interrupt, MetricsLog(self.folder, self.step) if leads else nullcontext() as log:
@@ -137,33 +142,54 @@ class Training:
                 if log is not None:
                     log.write(self.step, lr, values)
                     report(self.step, self.steps, values)
-                    if self.step % self.options.sheet_every == 0 or self.step == self.steps:
-                        self._save_sheet()
+                if self.step == self.steps:
+                    self._fail_for(self.guard.at_the_end())
+                is_shown = self.step % self.options.sheet_every == 0 or self.step == self.steps
                 stop = distributed.anyone(interrupt.requested)
-                if self.step % self.options.save_every == 0 or self.step == self.steps or stop:
-                    self.save()
+                is_due = self.step % self.options.save_every == 0 or self.step == self.steps or stop
+                if not self.guard.suspects and (is_shown or is_due):
+                    self._fail_for(self._unfit())  # the losses are of the weights before the step
+                    if is_shown and leads:
+                        self._save_sheet()
+                    if is_due:
+                        self.save()
                 if stop:
-                    raise KeyboardInterrupt
+                    raise KeyboardInterrupt(*([self._saved()] if self.saved_step else []))
         return self.checkpoint()
 
     def _advance(self) -> dict[str, float]:
-        """One step. Its losses, all finite, or TrainingError."""
+        """One step. Its losses, or TrainingError."""
         self.stepper.set_phase(self.lr, settling=self._settles(self.step))
         found = self.stepper.step(self.loader.batch(self.step), self._ramp(self.step))
         values = {name: value.item() for name, value in found.items()}
         self.step += 1
         self.stepper.follow(self.step)
-        for name, value in values.items():
-            if not math.isfinite(value):
-                good = (
-                    f"step {self.saved_step} is in {self.folder / CHECKPOINT}"
-                    if self.saved_step
-                    else "nothing was saved yet"
-                )
-                raise TrainingError(
-                    f"step {self.step}: the {name} loss is {value}; {good}; try a lower --lr and --resume"
-                )
+        self._fail_for(self.guard.watch(self.step, values, Sights(*self.stepper.sights.tolist())))
         return values
+
+    @torch.inference_mode()
+    def _unfit(self) -> Fault | None:
+        """Whether the model to be kept finds and draws numbers."""
+        model = self.stepper.average.eval()
+        frames = torch.cat([clip.frames[:1] for clip in self.clips]).to(self.stepper.device).float() / 255
+        logits, looks = model.extractor(on_black(frames))
+        heatmaps = render_heatmaps(soft_argmax(logits)[0], model.config.heatmap_size)
+        images, _ = model.generator(heatmaps, looks)
+        return None if images.isfinite().all() else not_numbers("what the model draws")
+
+    def _fail_for(self, fault: Fault | None) -> None:
+        if fault is not None:
+            raise TrainingError(
+                f"step {self.step}: {fault.what}; {self._saved()}; try {fault.hint}, anew: in another folder or with "
+                "--overwrite"
+            )
+
+    def _saved(self) -> str:
+        return (
+            f"step {self.saved_step} is in {self.folder / CHECKPOINT}"
+            if self.saved_step
+            else "nothing of this run was saved"
+        )
 
     def _save_sheet(self) -> None:
         model = self.stepper.average
