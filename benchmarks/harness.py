@@ -19,9 +19,9 @@ import jokr_rt
 from jokr_rt.bench.machine import processor
 from jokr_rt.config import ModelConfig
 from jokr_rt.errors import JokrError, UsageError
+from jokr_rt.evaluation.bars import PUPPET_BARS
 from jokr_rt.evaluation.data import MIN_FRAMES, EvaluationData, puppet_data
 from jokr_rt.evaluation.puppets import PROBE, PUPPETS, TEST, TRAINING, Walk, write_clip
-from jokr_rt.evaluation.results import BARS
 from jokr_rt.training.checkpoint import Checkpoint
 from jokr_rt.training.data import Clip, load_clip
 from jokr_rt.training.engine import TorchEngine
@@ -33,7 +33,7 @@ Found = dict[str, Any]
 Command = TypeVar("Command", bound=Callable[..., Any])
 SHOWN = dict(
     zip(
-        [measure for measure, *_ in BARS],
+        [measure for measure, *_ in PUPPET_BARS],
         [
             ("PSNR gain, dB", 2), ("SSIM", 3), ("joint error, relative", 2), ("joint ratio", 2),
             ("domain accuracy, %", 1), ("rotation error, degrees", 1), ("scale error, %", 1), ("shift error, %", 1),

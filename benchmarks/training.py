@@ -45,7 +45,7 @@ from harness import (
 
 from jokr_rt.console import loss_progress
 from jokr_rt.errors import UsageError
-from jokr_rt.evaluation.results import BARS
+from jokr_rt.evaluation.bars import PUPPET_BARS
 from jokr_rt.training.train import RAMP, SETTLING_SHARE, Training
 
 POINTS = 8  # of a curve
@@ -141,7 +141,9 @@ def plot(path: Path, curves: list[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(16, 6), layout="constrained")
-    for panel, (measure, _, _, bar, aim, _) in zip(figure.subplots(2, len(BARS) // 2).flat, BARS, strict=True):
+    for panel, (measure, _, _, bar, aim, _) in zip(
+        figure.subplots(2, len(PUPPET_BARS) // 2).flat, PUPPET_BARS, strict=True
+    ):
         for curve in curves:
             minutes, values = zip(*((at["minutes"], at["measures"][measure]) for at in curve["points"]), strict=True)
             panel.plot(minutes, values, marker=".", label=f"{curve['steps']} steps")

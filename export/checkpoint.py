@@ -41,6 +41,7 @@ def write_checkpoint(
         root=folder,
         config=model.config,
         domains=checkpoint.domains,
+        recipe=checkpoint.recipe,
         graphs=tuple(graphs),
         appearance_files=appearance_files,
         samples_file=stored_file(folder, SAMPLES),

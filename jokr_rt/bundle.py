@@ -7,7 +7,7 @@ so that what an engine is given is what was exported.
 import hashlib
 import json
 import zipfile
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -132,7 +132,10 @@ class Quantisation:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle. domains: the two videos' names for people, of "a" and "b"."""
+    """An opened bundle. domains: the two videos' names for people, of "a" and "b".
+
+    recipe: the hyperparameters that it was trained with; empty in a bundle of before they were kept.
+    """
 
     root: Path
     config: ModelConfig
@@ -142,6 +145,7 @@ class Bundle:
     samples_file: StoredFile
     parity: tuple[Parity, ...]
     quantisation: Quantisation | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
 
     @property
     def directions(self) -> tuple[str, ...]:
@@ -217,6 +221,7 @@ class Bundle:
             "samples": asdict(self.samples_file),
             "parity": [asdict(figure) for figure in self.parity],
             "quantisation": self.quantisation and asdict(self.quantisation),
+            "recipe": self.recipe,
         }
 
 
@@ -265,6 +270,7 @@ def _parse(root: Path, values: dict[str, Any]) -> Bundle:
         samples_file=_record(StoredFile, values["samples"]),
         parity=tuple(_record(Parity, figure) for figure in values["parity"]),
         quantisation=_record(Quantisation, values["quantisation"]) if values.get("quantisation") else None,
+        recipe=dict(values.get("recipe", {})),
     )
 
 

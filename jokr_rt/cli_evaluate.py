@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from jokr_rt.cli_model import load_model
-from jokr_rt.cli_options import TypedCommand, typed_command
+from jokr_rt.cli_options import TypedCommand, say, typed_command
 from jokr_rt.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
+    from jokr_rt.bundle import Bundle
     from jokr_rt.evaluation.data import EvaluationData
-    from jokr_rt.retarget import Model
+    from jokr_rt.evaluation.results import Evaluation
+    from jokr_rt.training.engine import TorchEngine
 
 _PATH = click.Path(path_type=Path)
 _CLIP_FRAMES = 600  # of a clip, unless --frames says otherwise: decoded and drawn frames are held in memory
@@ -45,6 +47,10 @@ class _DataCommand(TypedCommand):
     type=click.IntRange(min=16),
     help=f"Frames to measure, from the start.  [default: 96 of the puppets, {_CLIP_FRAMES} of clips]",
 )
+@click.option(
+    "--holdout", type=int, default=0, metavar="N", help="Measure own frames on every Nth, which jokr train kept out."
+)
+@click.option("--against", type=_PATH, metavar="MODEL", help="Another model, to compare with on the same data.")
 @click.option("--engine", default="auto", show_default=True, help="Those of jokr run; auto takes torch for a file.")
 @click.option("--precision", help="As of jokr run.")
 @click.option("--report", type=_PATH, help="Folder for a page of tables, plots, pictures and videos.")
@@ -56,6 +62,8 @@ def evaluate(
     b_masks: Path | None,
     on_black: bool,
     frames: int | None,
+    holdout: int,
+    against: Path | None,
     engine: str,
     precision: str | None,
     report: Path | None,
@@ -64,39 +72,79 @@ def evaluate(
     """Measure how well MODEL, a bundle or a checkpoint, retargets.
 
     Against ground truth with --data puppets, for a model of the puppets: on walks that training never saw. On any two
-    clips with --data A B: what can be measured without truth. The exit code is 0 where a bar is missed, too.
+    clips with --data A B: what can be measured without truth; with masks, how well each creature's own frames are drawn
+    again, with --holdout those that training never saw. The exit code is 0 where a bar is missed, too.
     """
-    _check(data, a_masks, b_masks)
+    _check(data, a_masks, b_masks, holdout)
     try:
-        from jokr_rt.evaluation import evaluate as evaluation
-        from jokr_rt.evaluation.data import before_black
+        import jokr_rt.evaluation.evaluate  # noqa: F401
 
         if report is not None:
             from jokr_rt.evaluation import report as page
     except ImportError as error:
         raise missing_extra("jokr evaluate", error, "evaluate") from error
-    from jokr_rt.console import evaluation_tables, frame_progress, print_tables
+    from jokr_rt.console import evaluation_tables, print_tables
 
     if report is not None:
         page.prepare_folder(report)
-    loaded, loaded_engine = load_model(model, "torch" if engine == "auto" and model.is_file() else engine, precision)
-    measured = _data(loaded, data, (a_masks, b_masks), frames)
+
+    def measure(path: Path) -> "Evaluation":
+        return _measure(path, engine, precision, data, (a_masks, b_masks), frames, holdout, on_black)
+
+    found, other = measure(model), None if against is None else measure(against)
+    if as_json:
+        told = found.to_json() | ({} if other is None else {"against": other.to_json()})
+        click.echo(json.dumps(told, allow_nan=False))
+    else:
+        print_tables(*evaluation_tables(found, other))
+    if report is not None:
+        index = page.write_report(found, report, command=typed_command(), against=other)
+        say(f"report: {index}")
+
+
+def _measure(
+    path: Path,
+    engine: str,
+    precision: str | None,
+    data: tuple[str, ...],
+    masks: tuple[Path | None, Path | None],
+    frames: int | None,
+    holdout: int,
+    on_black: bool,
+) -> "Evaluation":
+    from jokr_rt.console import frame_progress
+    from jokr_rt.evaluation.data import before_black
+    from jokr_rt.evaluation.evaluate import evaluate as measure
+
+    model, loaded = load_model(path, "torch" if engine == "auto" and path.is_file() else engine, precision)
+    _check_holdout(path, model, holdout)
+    measured = _data(model, data, masks, frames, holdout)
     if on_black:
         measured = before_black(measured)
-    for words in (f"engine {loaded_engine.name}, precision {loaded_engine.precision}", *measured.notes):
-        click.echo(words, err=True)
+    for words in (f"{path}: engine {loaded.name}, precision {loaded.precision}", *measured.notes):
+        say(words)
     with frame_progress() as progress:
-        found = evaluation.evaluate(loaded, loaded_engine, measured, model_name=str(model), progress=progress)
-    if as_json:
-        click.echo(json.dumps(found.to_json(), allow_nan=False))
-    else:
-        print_tables(*evaluation_tables(found))
-    if report is not None:
-        index = page.write_report(found, report, command=typed_command())
-        click.echo(f"report: {index}", err=True)
+        return measure(model, loaded, measured, model_name=str(path), progress=progress)
 
 
-def _check(data: tuple[str, ...], a_masks: Path | None, b_masks: Path | None) -> None:
+def _check_holdout(path: Path, model: "Bundle | TorchEngine", holdout: int) -> None:
+    """Raises UsageError where training saw the frames."""
+    kept = model.recipe.get("holdout")
+    if holdout and kept != holdout:
+        trained = "kept none from training" if kept == 0 else f"was trained with --holdout {kept}"
+        if kept is None:
+            say(
+                f"{path}: does not say what it was trained with; unless with --holdout {holdout}, it knows these frames"
+            )
+        else:
+            raise UsageError(f"{path}: {trained}, so that it knows frames of --holdout {holdout}; train it with that")
+
+
+def _check(data: tuple[str, ...], a_masks: Path | None, b_masks: Path | None, holdout: int) -> None:
+    if holdout < 0 or holdout == 1:
+        raise UsageError(f"--holdout must be 0, or 2 or more: one frame of so many is measured; not {holdout}")
+    if holdout and PUPPETS in data:
+        raise UsageError("--holdout is for two clips; the puppets have a walk that training never saw")
     if PUPPETS in data and len(data) > 1:
         raise UsageError("--data puppets stands alone; for two clips give --data A B (a clip of that name: ./puppets)")
     if data == (PUPPETS,) and (a_masks or b_masks):
@@ -106,7 +154,11 @@ def _check(data: tuple[str, ...], a_masks: Path | None, b_masks: Path | None) ->
 
 
 def _data(
-    model: "Model", data: tuple[str, ...], masks: tuple[Path | None, Path | None], frames: int | None
+    model: "Bundle | TorchEngine",
+    data: tuple[str, ...],
+    masks: tuple[Path | None, Path | None],
+    frames: int | None,
+    holdout: int,
 ) -> "EvaluationData":
     from jokr_rt.evaluation.data import clip_data, puppet_data
     from jokr_rt.evaluation.puppets import PROBE, TEST
@@ -116,4 +168,4 @@ def _data(
         test, probe = (replace(walk, frames=frames or walk.frames) for walk in (TEST, PROBE))
         return puppet_data(size, names, test=test, probe=probe)
     first, second = map(Path, data)
-    return clip_data(size, names, (first, second), masks, frames or _CLIP_FRAMES)
+    return clip_data(size, names, (first, second), masks, frames or _CLIP_FRAMES, holdout)

@@ -14,18 +14,22 @@ from jokr_rt.cli_options import say
 from jokr_rt.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
+    from jokr_rt.bundle import Bundle
     from jokr_rt.engines import Engine
     from jokr_rt.retarget import Model, Retargeter
     from jokr_rt.stream import Report
+    from jokr_rt.training.engine import TorchEngine
 
 
-def load_model(path: Path, engine: str, precision: str | None) -> "tuple[Model, Engine]":
+def load_model(path: Path, engine: str, precision: str | None) -> "tuple[Bundle | TorchEngine, Engine]":
     """For a bundle, which is a folder, or a checkpoint, which is a file and needs PyTorch.
 
     precision: None leaves it to the engine. The end of the command frees what the engine holds on a device.
     """
     from jokr_rt.engines import DeviceEngine
 
+    model: Bundle | TorchEngine
+    loaded: Engine
     load = _load_checkpoint if path.is_file() else _load_bundle
     model, loaded = load(path, engine, precision)
     if isinstance(loaded, DeviceEngine):
@@ -50,6 +54,7 @@ def load_retargeter(
     """
     from jokr_rt.retarget import Retargeter, find_direction
 
+    model: Model
     model, loaded = load_model(path, engine, precision)
     direction = find_direction(direction or _direction_of(domain, model.domains), model.domains)
     if appearance is not None:
@@ -92,7 +97,7 @@ def medians(stages: dict[str, dict[str, float]]) -> str:
     return "median ms: " + ", ".join(f"{stage} {times['p50']:.1f}" for stage, times in stages.items())
 
 
-def _load_bundle(path: Path, engine: str, precision: str | None) -> "tuple[Model, Engine]":
+def _load_bundle(path: Path, engine: str, precision: str | None) -> "tuple[Bundle, Engine]":
     from jokr_rt.bundle import open_bundle
     from jokr_rt.console import build_progress
     from jokr_rt.engines import load_engine
@@ -102,7 +107,7 @@ def _load_bundle(path: Path, engine: str, precision: str | None) -> "tuple[Model
         return bundle, load_engine(engine, bundle, precision, monitor)
 
 
-def _load_checkpoint(path: Path, engine: str, precision: str | None) -> "tuple[Model, Engine]":
+def _load_checkpoint(path: Path, engine: str, precision: str | None) -> "tuple[TorchEngine, Engine]":
     if engine not in ("torch", "torch-cuda"):
         raise UsageError(
             f"{path}: a file, and a bundle is a folder; `jokr export` it, or run it with --engine torch or torch-cuda"

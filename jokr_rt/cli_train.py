@@ -68,6 +68,13 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
 )
 @click.option("--weight", "weights", multiple=True, metavar="LOSS=W", help="Weight of a loss, such as diversity=4.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--holdout",
+    type=int,
+    default=0,
+    metavar="N",
+    help="Keep every Nth frame from training, for jokr evaluate --holdout N.",
+)
 @click.option("--sheet-every", type=int, default=250, show_default=True, help="Steps between contact sheets.")
 @click.option("--save-every", type=int, default=250, show_default=True, help="Steps between checkpoints.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)

@@ -260,11 +260,11 @@ def _layer_table(plan: dict[str, Any]) -> Table:
     return table
 
 
-def evaluation_tables(evaluation: "Evaluation") -> list[Table]:
-    """What was measured: bars, frames, measures, applications."""
+def evaluation_tables(evaluation: "Evaluation", against: "Evaluation | None" = None) -> list[Table]:
+    """What was measured: bars, frames, measures, applications; and what another model reached, beside it."""
     from jokr_rt.evaluation import tables  # takes long to import, and `jokr run` shows none
 
-    return [_in_words(words) for words in tables.evaluation_tables(evaluation)]
+    return [_in_words(words) for words in tables.evaluation_tables(evaluation, against)]
 
 
 def benchmark_tables(report: dict[str, Any]) -> list[Table]:

@@ -15,6 +15,7 @@ from jokr_rt.evaluation.results import (
     Evaluation,
     Interpolation,
     JointKeypoints,
+    OwnFrames,
     Performance,
     Retargeting,
     Smoothing,
@@ -90,6 +91,9 @@ def measured(direction: str, performance: Performance, offset: float) -> Directi
         disentanglement=Disentanglement(0.972, 0.391, 0.88),
         temporal=Temporal(0.0123, 1.29 + offset, 1.06 + offset),
         cycle_error=0.0456,
+        cycle_percent=5.67,
         on_mask=0.912,
+        own=OwnFrames(7, 0.934, 0.845, 22.61 + offset, 0.778, 0.2234),
+        texture=0.689,
         performance=performance,
     )

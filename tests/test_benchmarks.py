@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from jokr_rt.errors import JokrError, UsageError
-from jokr_rt.evaluation.results import BARS
+from jokr_rt.evaluation.bars import PUPPET_BARS
 from jokr_rt.training import step, train
 from jokr_rt.training.checkpoint import Checkpoint
 from tests.process import ROOT
@@ -22,7 +22,7 @@ from tests.process import ROOT
 TINY = {"size": 64, "extractor_size": 64, "width": 1 / 16, "keypoints": 4, "batch": 2, "lr": 8e-4, "walk": 16}
 OPTIONS = [str(word) for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", value)]
 SHORT = [*OPTIONS, "--frames", "16", "--steps", "3"]
-MEASURES = [measure for measure, *_ in BARS]
+MEASURES = [measure for measure, *_ in PUPPET_BARS]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,13 +1,16 @@
 """`jokr evaluate` as a user types it, and what it says to bad input."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from export import export_bundle
 from jokr_rt.cli import main
 from jokr_rt.evaluation.puppets import BLUE, BROWN, Motion, write_clip
+from jokr_rt.training.checkpoint import load_checkpoint, save_checkpoint
 from tests import process
 from tests.process import jokr
 from tests.test_runtime_only import PRELUDE
@@ -84,9 +87,39 @@ def test_two_clips_are_measured_without_truth(clips, tiny_bundle, tmp_path):
     assert "keypoints on the mask" not in plain.stdout  # there are none
 
 
+def test_own_frames_that_training_kept_out_are_measured_and_compared(clips, tiny_checkpoint, tiny_bundle, tmp_path):
+    cat, fox = (clips / name / "frames" for name in ("cat", "fox"))
+    masks = ["--a-masks", clips / "cat" / "masks", "--b-masks", clips / "fox" / "masks"]
+    kept = tmp_path / "kept.safetensors"
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    save_checkpoint(kept, replace(checkpoint, recipe={"holdout": 5}))
+    pair = ["--data", cat, fox, *masks, "--holdout", "5"]
+    found = told(evaluate(kept, *pair, "--against", tiny_bundle, "--json"))
+    assert "one of every 5, which training never saw" in found["notes"][0]
+    for report in (found, found["against"]):
+        assert [side["own"]["frames"] for side in report["directions"].values()] == [3, 3]
+        assert [bar["measure"] for bar in report["bars"]][:2] == [
+            "own silhouette, IoU",
+            "own silhouette, IoU of the lowest third",
+        ]
+    words = evaluate(kept, *pair, "--against", tiny_bundle, "--report", tmp_path / "page")
+    assert words.exit_code == 0, words.output
+    assert f"{tiny_bundle}: does not say what it was trained with; unless with --holdout 5" in words.stderr
+    for shown in (words.stdout, (tmp_path / "page" / "index.html").read_text()):
+        assert "Bars, side by side" in shown
+        assert "Measures, side by side" in shown
+    exported = tmp_path / "kept.jokr"
+    assert export_bundle(kept, exported).recipe == {"holdout": 5}
+    assert_refused(evaluate(exported, *pair[:-1], "4"), 2, "was trained with --holdout 5", "--holdout 4")
+    save_checkpoint(kept, replace(checkpoint, recipe={"holdout": 0}))
+    assert_refused(evaluate(kept, *pair), 2, "kept none from training, so that it knows frames of --holdout 5")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        (["--data", "puppets", "--holdout", "5"], 2, ["--holdout is for two clips"]),
+        (["--data", "a.mp4", "b.mp4", "--holdout", "1"], 2, ["--holdout must be 0, or 2 or more"]),
         (["--data", "cats"], 2, ["--data cats: give puppets or two clips"]),
         (["--data", "puppets", "--data", "b.mp4"], 2, ["--data puppets stands alone"]),
         (["--data", "a.mp4", "--data", "b.mp4", "--data", "c.mp4"], 2, ["give puppets or two clips"]),

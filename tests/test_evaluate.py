@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 
 from jokr_rt.errors import InputError
 from jokr_rt.evaluation import metrics
+from jokr_rt.evaluation.bars import CLIP_BARS
 from jokr_rt.evaluation.data import EvaluationData, before_black, clip_data, puppet_data
 from jokr_rt.evaluation.evaluate import evaluate
 from jokr_rt.evaluation.perform import IdentityTransformer
 from jokr_rt.evaluation.puppets import BLUE, BROWN, Motion, Walk, render, write_clip
 from jokr_rt.evaluation.results import Evaluation
+from jokr_rt.training.data import load_clip
 from tests.clips import message_of
 from tests.perfect import CONFIG, SEEN, PerfectModel, turned, twin_data
 
@@ -63,7 +66,10 @@ def test_a_perfect_retargeter_scores_perfect(perfect, data, side):
     assert (found.disentanglement.appearance_iou, found.disentanglement.follows) == (1, 1)
     assert found.temporal.flicker == 1
     assert found.cycle_error == pytest.approx(0, abs=1e-6)
+    assert found.cycle_percent == pytest.approx(0, abs=1e-4)
     assert found.on_mask > 0.98
+    own = found.own
+    assert (own.frames, own.iou, own.legs_iou, own.psnr_db, own.texture) == (24, 1, 1, 100, 1)
     assert np.array_equal(found.performance.true_joints, data.domains["ab"[side == "a2b"]].test.joints)
 
 
@@ -204,6 +210,7 @@ def test_without_truth_a_model_is_judged_by_what_remains(data):
     result = found.directions["a2b"]
     assert (result.retargeting, result.joints, result.affine) == (None, None, None)
     assert (found.bars, found.applications) == ((), {})
+    assert (result.own.frames, result.own.psnr_db, result.texture) == (24, 100, 1)
     assert (result.disentanglement.follows, result.temporal.acceleration) == (None, None)
     shapes = metrics.silhouettes(data.domains["b"].test.on_black)
     assert result.disentanglement.moved == pytest.approx(metrics.silhouette_motion(shapes, 8))
@@ -212,6 +219,63 @@ def test_without_truth_a_model_is_judged_by_what_remains(data):
     assert result.temporal.flicker == pytest.approx(other / own)
     assert result.domain_accuracy == pytest.approx(0.5, abs=0.05)
     assert result.on_mask > 0.98
+
+
+def clips_without_truth(data: EvaluationData) -> EvaluationData:
+    """The test walk, of which training never saw every fourth frame."""
+    held_out = np.arange(len(data.domains["a"].test.frames)) % 4 == 3
+    domains = {
+        name: replace(each, training=each.test.pick(~held_out), test=replace(each.test, held_out=held_out), probe=None)
+        for name, each in data.domains.items()
+    }
+    return replace(data, domains=domains, truth=None)
+
+
+def test_own_frames_are_the_held_out_ones_and_have_bars_of_their_own(data):
+    """It draws what it was trained on as it is, and the others without their lowest third, the legs."""
+    tests = [data.domains[name].test for name in "ab"]
+    held_out = {test.on_black[index].tobytes() for test in tests for index in range(3, 24, 4)}
+
+    def legless(image: np.ndarray) -> np.ndarray:
+        if image.tobytes() not in held_out:
+            return image
+        return image * ~metrics.lower_thirds(metrics.silhouettes(image[None]))[0][:, None, None]
+
+    model = recognising(data, legless)
+    clips = clips_without_truth(data)
+    found = evaluate(model, model, clips, model_name="clips")
+    for side, test in zip(SIDES, tests[::-1], strict=True):
+        own, mask = found.directions[side].own, test.silhouettes[3::4]
+        legs = mask & metrics.lower_thirds(mask)[:, :, None]
+        assert own.frames == 6
+        assert own.legs_iou < 0.1  # a row may be in the lowest third of one of both, mask and silhouette
+        assert own.iou == pytest.approx(np.mean(1 - legs.sum((1, 2)) / mask.sum((1, 2))), abs=0.05)
+        assert own.low_keypoints == metrics.share_low(mask, np.float32(test.joints[3::4, SEEN]))
+    bars = {bar.measure: bar for bar in found.bars}
+    assert list(bars) == [measure for measure, *_ in CLIP_BARS]
+    assert not bars["own silhouette, IoU of the lowest third"].met
+    assert bars["keypoints found again"].aim_met
+    unknown = {name: replace(each, test=replace(each.test, held_out=None)) for name, each in clips.domains.items()}
+    assert evaluate(model, model, replace(clips, domains=unknown), model_name="clips").bars == ()
+
+
+def test_flat_drawings_have_no_texture(data):
+    def flat(image: np.ndarray) -> np.ndarray:
+        return (metrics.silhouettes(image[None])[0][..., None] * np.uint8(200)).repeat(3, axis=-1)
+
+    model = recognising(data, flat)
+    found = evaluate(model, model, clips_without_truth(data), model_name="flat").directions["a2b"]
+    assert (found.texture, found.own.texture, found.own.iou) == (0, 0, 1)
+
+
+def recognising(data: EvaluationData, change: Callable[[np.ndarray], np.ndarray]) -> PerfectModel:
+    """Draws changed frames, and finds the keypoints in those of the test clips, too."""
+    model = PerfectModel(data, change=change)
+    for name in "ab":
+        test = data.domains[name].test
+        for frame, pose in zip(test.on_black, np.float32(test.joints[:, SEEN]), strict=True):
+            model.poses[change(frame).tobytes()] = name, pose
+    return model
 
 
 def test_puppets_are_given_before_their_background_and_judged_on_black():
@@ -239,6 +303,20 @@ def test_clips_are_read_from_their_start_with_their_masks(tmp_path):
     assert (fox.test.silhouettes, fox.test.rate) == (None, 10)
     assert found.notes[1].endswith("frames: the first 16 frames, with masks")
     assert found.notes[2].endswith("frames: 16 frames, without masks")
+
+
+def test_with_a_holdout_a_clip_is_trained_on_without_those_frames(tmp_path):
+    for name, puppet in (("cat", BROWN), ("fox", BLUE)):
+        write_clip(tmp_path / name, puppet, Motion.walk(17, seed=1), 64)
+    paths, masks = ((tmp_path / "cat" / kind, tmp_path / "fox" / kind) for kind in ("frames", "masks"))
+    found = clip_data(64, ("cat", "fox"), paths, masks, 600, holdout=5)
+    kept = load_clip(paths[0], masks[0], 64, holdout=5)
+    cat = found.domains["a"]
+    assert cat.test.held_out.nonzero()[0].tolist() == [4, 9, 14]
+    assert (len(cat.test.frames), len(cat.training.frames), len(kept.frames), kept.held_out) == (17, 14, 14, 3)
+    assert np.array_equal(cat.training.frames, kept.frames[:, :3].permute(0, 2, 3, 1).numpy())
+    assert np.array_equal(cat.training.masks, kept.frames[:, 3].numpy())
+    assert found.notes[0] == "no ground truth; own frames are measured on one of every 5, which training never saw"
 
 
 def test_clips_that_cannot_be_measured_are_refused(tmp_path):

@@ -57,6 +57,29 @@ def test_psnr_looks_only_at_the_region():
         metrics.psnr_db(drawn, PICTURES, region & ~region)
 
 
+def test_the_lowest_third_and_the_height_of_a_silhouette():
+    shown = np.zeros((3, 12, 12), bool)
+    shown[0, 2:8, 3:5] = True  # six rows: the lowest third are two
+    shown[1, 9:, 0] = True
+    low = metrics.lower_thirds(shown)
+    assert [row.nonzero()[0].tolist() for row in low] == [[6, 7], [11], []]
+    assert metrics.heights(shown).tolist() == [1, 0.5, 0]
+    points = np.full((3, 2, 2), 0.0)
+    points[0, :, 1] = (6.5 / 6 - 1, 5.5 / 6 - 1)  # in row 6, in row 5
+    assert metrics.share_low(shown, points) == pytest.approx(1 / 6)
+    points[0, :, 1] = 1.5  # outside of the frame
+    assert metrics.share_low(shown, points) == 0
+
+
+def test_texture_is_the_difference_of_neighbours_and_ignores_outlines():
+    frames = np.zeros((1, 8, 8, 3), np.uint8)
+    assert metrics.texture(frames) == 0
+    frames[0, 2:6, 2:6] = 100
+    assert metrics.texture(frames) == 0
+    frames[0, 2:6:2, 2:6] = 130  # every other row is 30 levels brighter: 12 pairs below each other, 12 beside
+    assert metrics.texture(frames) == pytest.approx(15)
+
+
 def test_ssim_is_one_for_equal_frames_and_nothing_for_other_noise():
     assert metrics.ssim(PICTURES, PICTURES) == 1
     assert abs(metrics.ssim(PICTURES, PICTURES[::-1])) < 0.1

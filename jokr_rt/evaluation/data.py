@@ -13,7 +13,7 @@ from jokr_rt.bundle import DIRECTIONS
 from jokr_rt.errors import InputError, UsageError
 from jokr_rt.evaluation import puppets
 from jokr_rt.evaluation.puppets import PROBE, PUPPETS, RATE, TEST, TRAINING, Floats, Puppet, Walk
-from jokr_rt.video import open_masks, open_video, with_masks
+from jokr_rt.video import is_held_out, open_masks, open_video, with_masks
 
 MIN_FRAMES = 16  # what the silhouettes' lag and the blocks of the domain classifier need
 
@@ -23,7 +23,8 @@ class LabelledClip:
     """Consecutive frames (T, S, S, 3) uint8 of one creature before its own background, and what is known of them.
 
     rate: frames per second. masks: (T, S, S) uint8, 255 on the creature, or None. joints: true ones (T, J, 2) in
-    [-1, 1], or None. is_cut_out: whether `frames` show the creature before black already.
+    [-1, 1], or None. is_cut_out: whether `frames` show the creature before black already. held_out: (T,) bool, which
+    frames training never saw; None where that is not known, or it saw them all.
     """
 
     frames: NDArray[np.uint8]
@@ -31,6 +32,16 @@ class LabelledClip:
     masks: NDArray[np.uint8] | None = None
     joints: Floats | None = None
     is_cut_out: bool = False
+    held_out: NDArray[np.bool_] | None = None
+
+    def pick(self, chosen: NDArray[np.bool_]) -> "LabelledClip":
+        """Of the frames those that are chosen (T,); they are no longer consecutive."""
+        picked = {
+            name: value[chosen]
+            for name in ("frames", "masks", "joints", "held_out")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **picked)
 
     @property
     def on_black(self) -> NDArray[np.uint8]:
@@ -115,16 +126,22 @@ def clip_data(
     clips: tuple[Path, Path],
     masks: tuple[Path | None, Path | None],
     max_frames: int,
+    holdout: int = 0,
 ) -> EvaluationData:
     """Two clips, letterboxed, as they are: without truth, and each its own training clip.
 
-    max_frames: of each clip, from its start. Raises InputError for a clip or masks that cannot be used.
+    max_frames: of each clip, from its start. holdout: what `jokr train` had, see `is_held_out`; without the frames that
+    it kept out, a clip is its training clip. Raises InputError for a clip or masks that cannot be used.
     """
     notes = ["no ground truth; each clip counts as its own training clip"]
+    if holdout:
+        notes = [f"no ground truth; own frames are measured on one of every {holdout}, which training never saw"]
     domains = {}
     for domain, name, path, mask_path in zip("ab", names, clips, masks, strict=True):
         clip, was_cut = _read(path, mask_path, size, max_frames)
-        domains[domain] = Domain(name, clip, clip)
+        held_out = np.array([is_held_out(index, holdout) for index in range(len(clip.frames))])
+        known, test = (clip.pick(~held_out), replace(clip, held_out=held_out)) if holdout else (clip, clip)
+        domains[domain] = Domain(name, known, test)
         count = f"{'the first ' if was_cut else ''}{len(clip.frames)} frames"
         notes.append(f"{domain} ({name}) is {path}: {count}, {'without' if clip.masks is None else 'with'} masks")
     return EvaluationData(f"{clips[0]} {clips[1]}", domains, notes=tuple(notes))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +21,21 @@ from jokr_rt.evaluation.results import (
     Disentanglement,
     Evaluation,
     JointKeypoints,
+    OwnFrames,
     Performance,
     Quality,
     Retargeting,
     Temporal,
 )
+from jokr_rt.frame import Frame
 from jokr_rt.looks import FixedLooks
 from jokr_rt.retarget import Model
+from jokr_rt.video import letterbox
 
 OTHER_LOOKS = 4  # frames whose appearance is tried, spread over the target's training clip
 LAG = 8  # frames between two silhouettes, about half a stride
+SMALL = 128  # pixels; so that models of other sizes can be compared
+WHITE = np.full(3, 255, np.uint8)
 BLOCKS = 8  # of a clip that has to fit and to test the domain classifier
 
 
@@ -61,7 +67,8 @@ def evaluate(
     }
     directions = {direction: _evaluate_direction(performer, direction, data, tracks) for direction in DIRECTIONS}
     applications = {name: measure_application(result.performance) for name, result in directions.items() if data.truth}
-    return Evaluation(model_name, engine.name, data.name, data.notes, directions, applications)
+    is_held_out = all(domain.test.held_out is not None for domain in data.domains.values())
+    return Evaluation(model_name, engine.name, data.name, data.notes, directions, applications, is_held_out)
 
 
 def _frames_to_run(data: EvaluationData) -> int:
@@ -70,6 +77,8 @@ def _frames_to_run(data: EvaluationData) -> int:
     for domain in data.domains.values():
         test = len(domain.test.frames)
         total += test * (1 + 2 + OTHER_LOOKS) + OTHER_LOOKS  # found; drawn, found again; drawn in other looks
+        if domain.test.masks is not None:
+            total += int(_measured_on(domain.test).sum())  # drawn again
         if data.truth is not None:
             total += sum(len(clip.frames) for clip in (domain.training, domain.probe) if clip is not None)
             total += 2 * test + 2 * ((test - 1) // 2)  # with the identity, smoothed; interpolated in two ways
@@ -94,7 +103,8 @@ def _evaluate_direction(
     shown = _perform(performer, direction, source, target if data.truth else None, tracks[names[0]].test)
     moved = _move(tracks[names[0]], shown)
     again = find(shown.retargeter, shown.drawn)
-    mask = source.test.silhouettes
+    mask, wanted = source.test.silhouettes, target.test.silhouettes
+    cycle_error = metrics.mean_distance(shown.moved, again)
     return DirectionResult(
         direction=direction,
         source=source.name,
@@ -107,8 +117,13 @@ def _evaluate_direction(
         domain_accuracy=_domain_accuracy(own, moved),
         disentanglement=_disentanglement(performer, shown, names[1], target.training.on_black),
         temporal=_temporal(shown, source.test),
-        cycle_error=metrics.mean_distance(shown.moved, again),
+        cycle_error=cycle_error,
+        cycle_percent=None if wanted is None else 100 * cycle_error / float(metrics.heights(wanted).mean()),
         on_mask=None if mask is None else metrics.share_on(mask, shown.keypoints),
+        own=_own_frames(performer, direction, target.test, own.test),
+        texture=None
+        if wanted is None
+        else metrics.ratio(metrics.texture(shown.drawn), metrics.texture(target.test.on_black)),
         performance=shown,
     )
 
@@ -168,6 +183,39 @@ def _retargeting(
 def _quality(frames: Frames, true: Frames, true_silhouettes: NDArray[np.bool_]) -> Quality:
     region = true_silhouettes | metrics.silhouettes(frames)
     return Quality(metrics.psnr_db(frames, true, region), metrics.psnr_db(frames, true), metrics.ssim(frames, true))
+
+
+def _measured_on(clip: LabelledClip) -> NDArray[np.bool_]:
+    """Frames (T,) that are drawn again from their own keypoints: the held-out ones, or all."""
+    return np.ones(len(clip.frames), np.bool_) if clip.held_out is None else clip.held_out
+
+
+def _own_frames(performer: Performer, direction: str, clip: LabelledClip, keypoints: Track) -> OwnFrames | None:
+    """clip: the target's. None where it shows no silhouette."""
+    chosen = _measured_on(clip)
+    picked, keypoints = clip.pick(chosen), keypoints[chosen]
+    true, mask = picked.on_black, picked.silhouettes
+    if mask is None or not mask.any():
+        return None
+    drawn = draw(performer.unmoved_retargeter(direction), keypoints)
+    shown, true_shown = metrics.silhouettes(drawn), metrics.silhouettes(true)
+    told = true_shown == mask  # dark fur cannot be told from the black around it, nor a soft edge from the creature
+    legs = metrics.lower_thirds(mask)[:, :, None]
+    return OwnFrames(
+        frames=len(drawn),
+        iou=float(metrics.iou(shown & told, mask & told).mean()),
+        legs_iou=float(metrics.iou(shown & told & legs, mask & told & legs).mean()),
+        psnr_db=metrics.psnr_db(_small(drawn), _small(true), _small(mask[..., None] * WHITE)[..., 0] > 127),
+        texture=metrics.ratio(metrics.texture(drawn), metrics.texture(true)),
+        low_keypoints=metrics.share_low(mask, keypoints),
+    )
+
+
+def _small(frames: Frames) -> Frames:
+    """Frames as of at most SMALL x SMALL pixels."""
+    if frames.shape[1] <= SMALL:
+        return frames
+    return np.stack([letterbox(Frame(frame, 0, Fraction(1)), SMALL).rgb for frame in frames])
 
 
 def _joints(target: Domain, own: _Tracks, moved: _Tracks) -> JointKeypoints | None:

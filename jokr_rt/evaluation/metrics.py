@@ -4,6 +4,8 @@ Frames are (T, S, S, 3) uint8 RGB, silhouettes (T, S, S) bool, points (T, P, 2) 
 the width of the frame.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
@@ -127,6 +129,50 @@ def iou(first: Silhouettes, second: Silhouettes) -> NDArray[np.float64]:
     return np.where(either == 0, 1.0, both / np.maximum(either, 1))
 
 
+def lower_thirds(shown: Silhouettes) -> Silhouettes:
+    """The rows (T, S) of the lowest third of each silhouette's height, where legs are; none where it is empty."""
+    top, bottom = _rows_of(shown)
+    centres = np.arange(shown.shape[1]) + 0.5
+    return np.asarray((centres > (bottom - (bottom - top) / 3)[:, None]) & (centres < bottom[:, None]))
+
+
+def heights(shown: Silhouettes) -> NDArray[np.float64]:
+    """Of each silhouette (T,), in half-widths of the frame; 0 where it is empty."""
+    top, bottom = _rows_of(shown)
+    return np.asarray((bottom - top) * 2 / shown.shape[1])
+
+
+def _rows_of(shown: Silhouettes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The first row (T,) of each silhouette, and the one after its last; both 0 where it is empty."""
+    rows = np.asarray(shown.any(axis=2))
+    bottom = np.where(rows.any(axis=1), rows.shape[1] - rows[:, ::-1].argmax(axis=1), 0)
+    return rows.argmax(axis=1), bottom
+
+
+def share_low(shown: Silhouettes, points: Points) -> float:
+    """Share of points (T, P, 2) in the rows of `lower_thirds`."""
+    size = shown.shape[-1]
+    rows = np.floor((points[..., 1] + 1) * size / 2).astype(int)
+    inside = (rows >= 0) & (rows < size)
+    return float(np.mean(inside & np.take_along_axis(lower_thirds(shown), rows.clip(0, size - 1), axis=1)))
+
+
+def texture(frames: Frames) -> float:
+    """Mean difference of neighbouring pixels, beside and below, both of which are drawn (`silhouettes`); in levels.
+
+    Outlines do not count, so that it tells fur from smears. 0 where nothing is drawn.
+    """
+    total, count = 0.0, 0
+    for frame in frames:
+        shown = silhouettes(frame)
+        levels = frame.astype(np.int16)
+        for axis in (0, 1):
+            both = np.minimum(*_neighbours(shown, axis))
+            difference = np.abs(np.subtract(*_neighbours(levels, axis)))[both]
+            total, count = total + float(difference.sum()), count + difference.size
+    return total / count if count else 0.0
+
+
 def silhouette_motion(shown: Silhouettes, lag: int) -> float:
     """Mean of 1 - IoU between silhouettes `lag` frames apart: 0 where nothing moves."""
     return float(np.mean(1 - iou(shown[:-lag], shown[lag:])))
@@ -161,6 +207,12 @@ def share_on(shown: Silhouettes, points: Points) -> float:
 def ratio(value: float, reference: float) -> float | None:
     """value / reference; None where the reference is 0, as a clip's that stands still."""
     return value / reference if reference > 0 else None
+
+
+def _neighbours(pixels: NDArray[Any], axis: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """All but the last along an axis, and all but the first."""
+    last = pixels.shape[axis] - 1
+    return pixels.take(range(last), axis), pixels.take(range(1, last + 1), axis)
 
 
 def _flat(points: Points) -> Points:

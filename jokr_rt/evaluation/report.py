@@ -36,7 +36,7 @@ def prepare_folder(folder: Path) -> None:
         pass
 
 
-def write_report(evaluation: Evaluation, folder: Path, command: str = "") -> Path:
+def write_report(evaluation: Evaluation, folder: Path, command: str = "", against: Evaluation | None = None) -> Path:
     """Write a report into a folder, created if need be, and return the path of its page, `index.html`.
 
     Beside the page, for each direction, named "a2b" and "b2a": `a2b-sheet.png`, frames spread over the test clip, a row
@@ -44,7 +44,7 @@ def write_report(evaluation: Evaluation, folder: Path, command: str = "") -> Pat
     (H.264); `a2b-keypoints-light.svg` and `-dark.svg`, the keypoints found over time. All is written aside and moved
     when it is complete, the page last; files of these names are replaced.
 
-    command: what made it, to be shown.
+    command: what made it, to be shown. against: see `evaluation_tables`.
 
     Raises OutputError, in one line, where the folder cannot be written.
     """
@@ -55,7 +55,7 @@ def write_report(evaluation: Evaluation, folder: Path, command: str = "") -> Pat
             _write_film(aside / f"{direction}.mp4", panels, result.performance.rate)
             for scheme, name in STYLES.items():
                 _plot_keypoints(aside / f"{direction}-keypoints-{scheme}.svg", result.performance, name)
-        (aside / PAGE).write_text(_render(evaluation, command), encoding="utf-8")
+        (aside / PAGE).write_text(_render(evaluation, command, against), encoding="utf-8")
         for file in sorted(aside.iterdir(), key=lambda file: file.name == PAGE):
             os.replace(file, folder / file.name)
     return folder / PAGE
@@ -113,7 +113,7 @@ def _plot_keypoints(path: Path, performance: Performance, style_name: str) -> No
         figure.savefig(path, transparent=True, metadata={"Date": None})
 
 
-def _render(evaluation: Evaluation, command: str) -> str:
+def _render(evaluation: Evaluation, command: str, against: Evaluation | None) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jokr_rt.evaluation", "."),
         autoescape=True,
@@ -122,5 +122,9 @@ def _render(evaluation: Evaluation, command: str) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("report.html.jinja").render(
-        evaluation=evaluation, tables=evaluation_tables(evaluation), arrow=arrow, command=command, version=__version__
+        evaluation=evaluation,
+        tables=evaluation_tables(evaluation, against),
+        arrow=arrow,
+        command=command,
+        version=__version__,
     )

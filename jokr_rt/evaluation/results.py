@@ -1,12 +1,13 @@
-"""What an evaluation found, with what its page shows; and the bars that a good model clears."""
+"""What an evaluation found, with what its page shows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jokr_rt.evaluation.bars import CLIP_BARS, PUPPET_BARS, Bar, judge
 from jokr_rt.retarget import Retargeter
 
 
@@ -90,6 +91,24 @@ class Temporal:
 
 
 @dataclass(frozen=True)
+class OwnFrames:
+    """The target's own frames drawn again from their own keypoints: those that training never saw, if there are such.
+
+    frames: how many. Pixels of the creature that are as dark as the black around it do not count in the overlaps.
+    iou: of the drawn silhouette with the mask. legs_iou: the same in the lowest third of the creature's height.
+    psnr_db: on the mask, of pictures of at most 128 x 128. texture: `metrics.texture` of the drawn over that of the
+    true frames; None where that is 0. low_keypoints: share of the keypoints, over all frames, in that lowest third.
+    """
+
+    frames: int
+    iou: float
+    legs_iou: float
+    psnr_db: float
+    texture: float | None
+    low_keypoints: float
+
+
+@dataclass(frozen=True)
 class Performance:
     """What the model did with the test clip of one direction: T frames of S x S pixels, K keypoints.
 
@@ -117,7 +136,8 @@ class DirectionResult:
 
     source, target: the domains' names. domain_accuracy: share of poses that a fresh classifier assigns to the right
     domain, in the target's space. cycle_error: mean distance, in half-widths, of the moved keypoints from those found
-    in the drawn frame. on_mask: share of the source's keypoints that lie on its mask.
+    in the drawn frame; cycle_percent: that, of the target's height. on_mask: share of the source's keypoints that lie
+    on its mask. own: of the target. texture: `metrics.texture` of the drawn frames over that of the target's own.
     """
 
     direction: str
@@ -130,7 +150,10 @@ class DirectionResult:
     disentanglement: Disentanglement
     temporal: Temporal
     cycle_error: float
+    cycle_percent: float | None
     on_mask: float | None
+    own: OwnFrames | None
+    texture: float | None
     performance: Performance
 
     def to_json(self) -> dict[str, Any]:
@@ -138,32 +161,6 @@ class DirectionResult:
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "performance"}
         return {name: asdict(value) if hasattr(value, "__dataclass_fields__") else value
                 for name, value in values.items()}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A measure's worst value over the directions, and what it must and should reach."""
-
-    measure: str
-    unit: str
-    value: float
-    bar: float
-    aim: float
-    higher_is_better: bool
-
-    @property
-    def met(self) -> bool:
-        return self._reaches(self.bar)
-
-    @property
-    def aim_met(self) -> bool:
-        return self._reaches(self.aim)
-
-    def _reaches(self, threshold: float) -> bool:
-        return self.value > threshold if self.higher_is_better else self.value <= threshold
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"met": self.met, "aim_met": self.aim_met}
 
 
 @dataclass(frozen=True)
@@ -209,22 +206,6 @@ class Application:
     interpolation: Interpolation
 
 
-Reader = Callable[[Any], float]
-BARS: tuple[tuple[str, str, Reader, float, float, bool], ...] = (
-    ("PSNR over the best baseline", "dB", lambda found: found.retargeting.psnr_gain_db, 0.0, 3.0, True),
-    ("SSIM, whole frame", "", lambda found: found.retargeting.ssim, 0.85, 0.92, True),
-    ("joints from keypoints, against the mean pose", "", lambda found: found.joints.relative, 0.5, 0.25, False),
-    ("joint ratio", "", lambda found: found.joints.ratio, 1.5, 1.2, False),
-    ("fresh domain classifier", "%", lambda found: 100 * found.domain_accuracy, 70.0, 55.0, False),
-    ("rotation error", "degrees", lambda found: found.affine.rotation_degrees, 5.0, 2.0, False),
-    ("scale error", "%", lambda found: found.affine.scale_percent, 10.0, 5.0, False),
-    ("shift error", "% of the frame", lambda found: found.affine.shift_percent, 5.0, 2.0, False),
-    ("silhouette IoU, other appearance", "", lambda found: found.disentanglement.appearance_iou, 0.95, 0.98, True),
-    ("flicker, against the true video's", "times", lambda found: found.temporal.flicker, 1.3, 1.0, False),
-)
-"""Measure, unit, where it is found in a DirectionResult, bar, aim, whether higher is better. They are for puppets."""
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """model: where it came from. data: what it was measured on. notes: what a reader of the numbers must know.
@@ -238,6 +219,7 @@ class Evaluation:
     notes: tuple[str, ...]
     directions: Mapping[str, DirectionResult]
     applications: Mapping[str, Application]
+    is_held_out: bool = False
 
     @property
     def has_truth(self) -> bool:
@@ -245,13 +227,11 @@ class Evaluation:
 
     @property
     def bars(self) -> tuple[Bar, ...]:
-        """The bars of the puppets, each with its worst value; none without ground truth."""
-        if not self.has_truth:
+        """The bars, each with its worst value: of the puppets with ground truth, of clips on held-out frames."""
+        found = list(self.directions.values())
+        if not self.has_truth and not (self.is_held_out and all(each.own is not None for each in found)):
             return ()
-        return tuple(
-            Bar(measure, unit, (min if higher else max)(map(read, self.directions.values())), bar, aim, higher)
-            for measure, unit, read, bar, aim, higher in BARS
-        )
+        return judge(found, PUPPET_BARS if self.has_truth else CLIP_BARS)
 
     def to_json(self) -> dict[str, Any]:
         return {

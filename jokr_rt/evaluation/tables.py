@@ -24,13 +24,18 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def evaluation_tables(evaluation: Evaluation) -> list[Table]:
-    """The bars, one table of frames for each direction, measures, applications; without what had no truth to tell."""
+def evaluation_tables(evaluation: Evaluation, against: Evaluation | None = None) -> list[Table]:
+    """The bars, one table of frames for each direction, measures, applications; without what had no truth to tell.
+
+    against: another model on the same data, which the measures are compared with.
+    """
     directions = list(evaluation.directions.values())
     columns = tuple(arrow(result) for result in directions)
     tables = [_bars(evaluation)] if evaluation.bars else []
     tables += [_frames(result, result.retargeting) for result in directions if result.retargeting]
     tables.append(Table("Measures", "Over the test clip.", ("measure", *columns), tuple(_rows(_MEASURES, directions))))
+    if against is not None:
+        tables += _comparison(evaluation, against)
     applications = [evaluation.applications[result.direction] for result in directions if evaluation.applications]
     if applications:
         first = applications[0].smoothing
@@ -57,6 +62,25 @@ def _bars(evaluation: Evaluation) -> Table:
         rows.append(Row((bar.measure, value, *(f"{bound} {number}" for number in bounds), verdict)))
     about = "The worse of both directions, against what it must reach (bar) and should reach (aim)."
     return Table("Bars", about, ("measure", "value", "bar", "aim", "verdict"), tuple(rows))
+
+
+def _comparison(one: Evaluation, other: Evaluation) -> list[Table]:
+    """What both have of the bars, then all measures."""
+    about = f"1: {one.model}. 2: {other.model}."
+    both = {bar.measure: bar for bar in other.bars}
+    rows = []
+    for bar in one.bars:
+        if bar.measure in both:
+            values = bar.value, both[bar.measure].value
+            shown = (f"{value:.3g} {bar.unit}".rstrip() for value in (*values, bar.bar))
+            better = "-" if values[0] == values[1] else "1" if (values[0] > values[1]) == bar.higher_is_better else "2"
+            rows.append(Row((bar.measure, *shown, better)))
+    tables = [Table("Bars, side by side", about, ("measure", "1", "2", "bar", "better"), tuple(rows))] if rows else []
+    pairs = zip(one.directions.values(), other.directions.values(), strict=True)
+    results = [result for pair in pairs for result in pair]
+    header = tuple(f"{arrow(result)}, {number}" for result, number in zip(results, "1212", strict=True))
+    measures = tuple(_rows(_MEASURES, results))
+    return [*tables, Table("Measures, side by side", about, ("measure", *header), measures)]
 
 
 _METHODS = {
@@ -130,7 +154,22 @@ _MEASURES: tuple[Measure, ...] = (
      "Mean second difference over time of the drawn pixels, over the true video's (without truth, the input's)."),
     ("cycle error", "{:.4f} half-widths", lambda r: r.cycle_error,
      "Mean distance between moved keypoints and those found again in the drawn frame."),
+    ("cycle error, of the height", "{:.2f} %", lambda r: r.cycle_percent,
+     "The same, of the height of the target's creature."),
     ("keypoints on the mask", "{:.1%}", lambda r: r.on_mask, "Share of the keypoints that lie on the source creature."),
+    ("retargeted frames, texture", "{:.2f} times", lambda r: r.texture,
+     "Mean difference of neighbouring pixels on the drawn creature, over the target's own: below 1 it is smeared."),
+    ("own frames", "{:.0f} frames", lambda r: r.own and r.own.frames,
+     "The target's own frames, drawn again from their own keypoints; where some were kept from training, those."),
+    ("own silhouette, IoU", "{:.3f}", lambda r: r.own and r.own.iou, "Overlap of what is drawn with the mask."),
+    ("own silhouette, IoU of the lowest third", "{:.3f}", lambda r: r.own and r.own.legs_iou,
+     "The same in the lowest third of the creature's height, where legs are."),
+    ("own frames, PSNR on the creature", "{:.2f} dB", lambda r: r.own and r.own.psnr_db,
+     "On the mask, of pictures of 128 x 128 or less."),
+    ("own frames, texture", "{:.2f} times", lambda r: r.own and r.own.texture,
+     "As that of the retargeted frames, over the true frames'."),
+    ("own keypoints in the lowest third", "{:.1%}", lambda r: r.own and r.own.low_keypoints,
+     "Share of the target's keypoints in the lowest third of its height."),
 )  # fmt: skip
 
 _SMOOTHING: tuple[Measure, ...] = (

@@ -49,7 +49,7 @@ def train_clips(
             say = _keep_quiet
         team = f"{distributed.world_size()} processes, " if distributed.world_size() > 1 else ""
         say(f"training on {where}, {team}{torch.get_num_threads()} threads, seed {options.seed}")
-        clips = _load(sources, masks, options.config.size, say)
+        clips = _load(sources, masks, options, say)
         training = Training(clips, options, output, where)
         if resume:
             training.resume()
@@ -69,13 +69,18 @@ def train_clips(
 
 
 def _load(
-    sources: tuple[Path, Path], masks: tuple[Path | None, Path | None], size: int, say: Callable[[str], None]
+    sources: tuple[Path, Path],
+    masks: tuple[Path | None, Path | None],
+    options: TrainOptions,
+    say: Callable[[str], None],
 ) -> tuple[Clip, Clip]:
     """Both clips under names that differ, and a word about each."""
-    loaded = [load_clip(path, mask, size) for path, mask in zip(sources, masks, strict=True)]
+    size, holdout = options.config.size, options.holdout
+    loaded = [load_clip(path, mask, size, holdout) for path, mask in zip(sources, masks, strict=True)]
     first, second = (replace(clip, name=name) for clip, name in zip(loaded, clip_names(*sources), strict=True))
     for clip in (first, second):
-        say(f"{clip.name}: {len(clip.frames)} frames, {'with' if clip.has_masks else 'without'} masks")
+        kept = f" ({clip.held_out} more held out)" if holdout else ""
+        say(f"{clip.name}: {len(clip.frames)} frames{kept}, {'with' if clip.has_masks else 'without'} masks")
     for words in inspect_clips(first, second):
         say(words)
     return first, second

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jokr_rt.errors import InputError, OutputError
 from jokr_rt.names import clip_name
-from jokr_rt.video import open_masks, open_video, with_masks
+from jokr_rt.video import is_held_out, open_masks, open_video, with_masks
 
 MIN_FRAMES = 3  # one to draw, its neighbour, and another to take the appearance from
 
@@ -22,12 +22,14 @@ MIN_FRAMES = 3  # one to draw, its neighbour, and another to take the appearance
 class Clip:
     """One video. name: for people. frames: (T, 4, size, size) uint8, RGB and mask (255 is the object).
 
-    has_masks: whether masks were given; without them the whole picture counts as the object.
+    has_masks: whether masks were given; without them the whole picture counts as the object. held_out: how many frames
+    more the video has, which were left out.
     """
 
     name: str
     frames: Tensor
     has_masks: bool
+    held_out: int = 0
 
     def references(self, count: int) -> NDArray[np.uint8]:
         """Up to `count` frames spread over the clip, the object on black: (R, size, size, 3) uint8."""
@@ -36,20 +38,24 @@ class Clip:
         return (frames[:, :3] * (frames[:, 3:] > 127)).permute(0, 2, 3, 1).numpy().copy()
 
 
-def load_clip(path: str | Path, masks: str | Path | None, size: int) -> Clip:
+def load_clip(path: str | Path, masks: str | Path | None, size: int, holdout: int = 0) -> Clip:
     """Decode a whole clip, letterboxed, into a temporary file without a name; the tensor maps it.
 
     So the operating system keeps the frames in memory where they fit, and else reads them from the disk as they are
-    used. TMPDIR chooses the folder. Raises InputError, also where masks do not fit the frames, and OutputError where
-    the disk is full.
+    used. TMPDIR chooses the folder. holdout: leave out the last of each so many frames, see `is_held_out`.
+
+    Raises InputError, also where masks do not fit the frames, and OutputError where the disk is full.
     """
     path = Path(path)
     with ExitStack() as stack:
         video = stack.enter_context(open_video(path, size=size))
         mattes = stack.enter_context(open_masks(masks, size=size)) if masks is not None else None
         file = stack.enter_context(tempfile.TemporaryFile(buffering=0))
-        count = 0
-        for frame, mask in with_masks(video, mattes):
+        count = held_out = 0
+        for index, (frame, mask) in enumerate(with_masks(video, mattes)):
+            if is_held_out(index, holdout):
+                held_out += 1
+                continue
             object_mask = np.ones(frame.rgb.shape[:2], np.bool_) if mask is None else mask
             picture = np.concatenate([frame.rgb, object_mask[..., None] * np.uint8(255)], axis=2)
             _append(file, picture.transpose(2, 0, 1), path)
@@ -59,7 +65,7 @@ def load_clip(path: str | Path, masks: str | Path | None, size: int) -> Clip:
         frames = torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=(count, 4, size, size)))
     if not frames[:, 3].any():
         raise InputError(f"{masks}: no mask shows an object (white); check the masks")
-    return Clip(clip_name(path), frames, masks is not None)
+    return Clip(clip_name(path), frames, masks is not None, held_out)
 
 
 def _append(file: IO[bytes], picture: NDArray[np.uint8], path: Path) -> None:

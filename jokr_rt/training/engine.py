@@ -27,7 +27,7 @@ class TorchEngine:
     def __init__(self, checkpoint: "Checkpoint", model: Model | None = None, device: str = "cpu") -> None:
         """model: computes instead of the checkpoint's, which stays on the CPU and chooses the looks."""
         self.config: ModelConfig = checkpoint.model.config
-        self.domains = checkpoint.domains
+        self.domains, self.recipe = checkpoint.domains, checkpoint.recipe
         self._device = torch.device(device)
         self._checkpoint = checkpoint
         self._signatures = signatures(self.config)

@@ -16,6 +16,7 @@
     sheet_every = 250
     save_every = 250
     precision = "fp32"          # or "bf16"
+    holdout = 5                 # keep every fifth frame from training, for `jokr evaluate --holdout 5`
 
     [weights]                   # fields of LossWeights
     diversity = 4.0

@@ -41,7 +41,8 @@ class TrainOptions:
 
     steps: instead of epochs, if given. batch: frames of each video in a step, in all processes. coarse: share of the
     steps, the first ones, that draw at half the size, which takes a third of the time. sheet_every, save_every: steps.
-    precision: "fp32", or "bf16" for the large networks, all else staying fp32.
+    precision: "fp32", or "bf16" for the large networks, all else staying fp32. holdout: keep the last of each so many
+    frames of either clip from training, to measure on; 0 for none.
     """
 
     config: ModelConfig = ModelConfig()
@@ -54,6 +55,7 @@ class TrainOptions:
     sheet_every: int = 250
     save_every: int = 250
     precision: str = "fp32"
+    holdout: int = 0
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
@@ -77,6 +79,8 @@ class TrainOptions:
             )
         if self.precision not in PRECISIONS:
             raise UsageError(f"precision must be {' or '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.holdout < 0 or self.holdout == 1:
+            raise UsageError(f"holdout must be 0, or 2 or more: a frame of so many is kept out; not {self.holdout}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed must be 0 or more and below 2^63, not {self.seed}")
         for name, weight in asdict(self.weights).items():

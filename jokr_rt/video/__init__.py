@@ -3,7 +3,7 @@
 from jokr_rt.video.image import read_picture, write_png
 from jokr_rt.video.jpeg import jpeg
 from jokr_rt.video.jpeg_reader import read_jpeg
-from jokr_rt.video.pairs import Pair, with_masks
+from jokr_rt.video.pairs import Pair, is_held_out, with_masks
 from jokr_rt.video.picture import letterbox, letterbox_box
 from jokr_rt.video.reader import MaskSource, VideoSource, open_masks, open_video, read_video
 from jokr_rt.video.writer import VideoWriter, write_video
@@ -13,6 +13,7 @@ __all__ = [
     "Pair",
     "VideoSource",
     "VideoWriter",
+    "is_held_out",
     "jpeg",
     "letterbox",
     "letterbox_box",

@@ -13,6 +13,11 @@ from jokr_rt.video.reader import MaskSource, VideoSource
 Pair = tuple[Frame, NDArray[np.bool_] | None]
 
 
+def is_held_out(index: int, every: int) -> bool:
+    """Whether frame `index` (from 0) of a clip is kept from training: the last of each `every` frames; none for 0."""
+    return every > 0 and index % every == every - 1
+
+
 def with_masks(video: VideoSource, masks: MaskSource | None) -> Iterator[Pair]:
     """Each frame with its mask, or with None where there are no masks; both letterboxed to the same size.
 
