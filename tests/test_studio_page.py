@@ -258,3 +258,66 @@ def test_a_phone_has_room_for_it(browser: Browser, walking: Studio, scheme: str)
         assert background == "light dark"
         dark = page.evaluate("() => getComputedStyle(document.body).color")
         assert (dark == "rgb(255, 255, 255)") == (scheme == "dark")
+
+
+def test_sliders_say_their_value_with_its_unit(page: Page) -> None:
+    def said() -> list[str | None]:
+        return [page.get_attribute(f"#{slider}", "aria-valuetext") for slider in ("exaggerate", "smooth", "speed")]
+
+    assert said() == ["1 times", "none", "1 times"]
+    page.fill("#exaggerate", "1.3")
+    page.fill("#smooth", "5")
+    page.focus("#speed")
+    page.keyboard.press("ArrowLeft")
+    settle(page)
+    assert said() == ["1.3 times", "3 hertz", "0.75 times"]
+    assert (page.get_attribute("#position", "aria-valuetext") or "").endswith("s, frame 1 of 32")
+    page.click("#undo")
+    settle(page)
+    assert said() == ["1.3 times", "3 hertz", "1 times"]
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_what_a_finger_is_to_hit_is_24_pixels_each_way(browser: Browser, walking: Studio, width: int) -> None:
+    with opened(browser, walking.address, viewport={"width": width, "height": 740}) as page:
+        settle(page)
+        for tab in ("live", "edit"):
+            page.click(f"#tab-{tab}")
+            sizes = page.eval_on_selector_all(
+                "button, select, input:not([type=file]), [role=application], #curves",
+                "all => all.filter((it) => it.checkVisibility()).map((it) => [it.id, it.offsetWidth, it.offsetHeight])",
+            )
+            assert len(sizes) > 8
+            assert [name for name, wide, high in sizes if min(wide, high) < 24] == []
+        page.locator("#edit-frame").scroll_into_view_if_needed()
+        box = page.locator("#edit-frame").bounding_box()
+        assert box is not None
+        places = [choose(page, keypoint) for keypoint in range(HEAD + 2)]
+        at = (np.array(places) + 1) / 2 * box["width"]
+        beside = at[:, None] + [(11, 0), (-11, 0), (0, 11), (0, -11)]  # pixels
+        distances = np.linalg.norm(beside[:, :, None] - at, axis=-1)
+        alone, side = np.unravel_index((np.sort(distances, axis=2)[..., 1] - 11).argmax(), beside.shape[:2])
+        assert distances[alone, side].argmin() == alone
+        choose(page, (int(alone) + 1) % len(at))
+        x, y = beside[alone, side]
+        page.mouse.click(box["x"] + x, box["y"] + y)
+        assert page.input_value("#keypoint") == str(alone)
+
+
+def test_a_clip_of_another_creature_is_told_of_beside_the_confidence(
+    page: Page, browser: Browser, tmp_path: Path
+) -> None:
+    assert page.is_hidden("#edit-doubt")
+    assert page.inner_text('#edit-figures [data-figure="confidence"]') in ("59 %", "60 %")
+    page.select_option("#edit-direction", "b2a")
+    settle(page)
+    words = "this looks like brown, not blue; choose the direction a2b, or show blue"
+    assert page.inner_text("#edit-doubt") == words
+    page.select_option("#edit-direction", "a2b")
+    settle(page)
+    assert page.is_hidden("#edit-doubt")
+    strange = tmp_path / "in.jpg"
+    strange.write_bytes(disc(0.2))
+    with studio(PUPPETS, tmp_path / "tmp", strange) as running, opened(browser, running.address) as other:
+        settle(other)
+        assert other.inner_text("#edit-doubt").startswith("this does not look like brown: ")

@@ -1,7 +1,7 @@
 // Form fields of the edits, and back.
 
 import { STYLE, keysOf, nothing, trackOf, withStyle } from "./document.js";
-import { element, lay } from "./pictures.js";
+import { element, lay, percent } from "./pictures.js";
 
 const SPEEDS = [0.125, 0.25, 0.5, 0.75, 1, 1.5, 2, 4];
 const CUTOFFS = [0, 12, 8, 6, 4, 3, 2, 1.5, 1, 0.7, 0.5]; // Hz; 0 is none
@@ -70,9 +70,9 @@ export class Controls {
     const { interpolation, fade } = { ...STYLE, ...(trackOf(edits, chosen) || this.style) };
     element("interpolation").value = interpolation;
     element("fade").value = fade;
-    set("exaggerate", edits.exaggerate, `${edits.exaggerate} \u00d7`);
-    set("smooth", nearest(CUTOFFS, edits.smooth), edits.smooth ? `${edits.smooth} Hz` : "none");
-    set("speed", nearest(SPEEDS, edits.speed), `${edits.speed} \u00d7`);
+    set("exaggerate", edits.exaggerate, ...times(edits.exaggerate));
+    set("smooth", nearest(CUTOFFS, edits.smooth), ...(edits.smooth ? [`${edits.smooth} Hz`, `${edits.smooth} hertz`] : ["none", "none"]));
+    set("speed", nearest(SPEEDS, edits.speed), ...times(edits.speed));
     element("mirror").checked = edits.mirror;
     element("undo").disabled = !history.past.length;
     element("redo").disabled = !history.future.length;
@@ -88,14 +88,18 @@ export class Controls {
     const key = this.editor.key;
     const [x, y] = key ? [key.x, key.y] : drawn.keypoints[chosen];
     for (const [id, value] of [["x", x], ["y", y]]) if (document.activeElement !== element(id)) element(id).value = value.toFixed(3);
-    const sure = Math.round(100 * clip.confidence[model.colours.length * drawn.source + chosen]);
-    element("confidence").textContent = `${isKeyed ? "key pose here" : "no key pose here"}, confidence ${sure} %${clip.doubt ? `. This clip ${clip.doubt}` : ""}`;
+    const sure = percent(clip.confidence[model.colours.length * drawn.source + chosen]);
+    element("confidence").textContent = `${isKeyed ? "key pose here" : "no key pose here"}, confidence ${sure}`;
   }
 }
 
-function set(id, value, words) {
+const times = (factor) => [`${factor} \u00d7`, `${factor} times`];
+
+// spoken: what a reader of the screen says, in place of the field's own number.
+function set(id, value, words, spoken) {
   const field = element(id);
   if (document.activeElement !== field || Number(field.value) !== value) field.value = value;
+  field.setAttribute("aria-valuetext", spoken);
   field.parentElement.querySelector("output").textContent = words;
   field.setAttribute("aria-valuetext", words);
 }

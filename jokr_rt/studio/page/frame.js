@@ -2,7 +2,9 @@
 
 import { drawKeypoints, drawTraces, element } from "./pictures.js";
 
-const REACH = 1 / 14; // of the frame's width: how near a keypoint one must press
+// How near a keypoint one must press: a share of the frame's width, and as many pixels as a finger needs at least.
+const REACH = 1 / 14;
+const FINGER = 12;
 
 export class Frame {
   constructor(canvas, editor) {
@@ -29,7 +31,8 @@ export class Frame {
     const at = this.place(event);
     const distances = drawn.keypoints.map(([x, y]) => Math.hypot(x - at[0], y - at[1]));
     const nearest = distances.indexOf(Math.min(...distances));
-    if (distances[nearest] > 2 * REACH) return;
+    const reach = Math.max(REACH, FINGER / this.canvas.clientWidth);
+    if (distances[nearest] > 2 * reach) return;
     event.preventDefault();
     this.canvas.focus();
     this.canvas.setPointerCapture(event.pointerId);
