@@ -71,7 +71,7 @@ def test_a_recipe_is_one_command_and_the_config_it_writes_makes_the_same_weights
     weights = dataclasses.asdict(LossWeights(diversity=9.0, cycle=0.0))
     assert found == MODEL | {
         "steps": 3, "batch": 2, "lr": 1e-3, "seed": 7, "coarse": 0.0, "sheet_every": 250, "save_every": 250,
-        "precision": "fp32",
+        "precision": "fp32", "holdout": 0,
         "weights": weights,
     }  # fmt: skip
     clips = {"a": "cat/frames", "a_masks": "cat/masks", "b": "fox/frames", "b_masks": "fox/masks"}
