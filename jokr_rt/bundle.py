@@ -230,13 +230,20 @@ def stored_file(root: Path, file: str) -> StoredFile:
     return StoredFile(file, hashlib.sha256((root / file).read_bytes()).hexdigest())
 
 
+def is_bundle(path: str | Path) -> bool:
+    """Whether it looks like one, whole or not."""
+    return (Path(path) / MANIFEST).is_file()
+
+
 def open_bundle(path: str | Path) -> Bundle:
     """Open a bundle folder. Raises BundleError, in one line, for anything that is not as it was exported."""
     root = Path(path)
     manifest = root / MANIFEST
     try:
         values = json.loads(manifest.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    except NotADirectoryError:
+        raise BundleError(f"{root}: a file, and a bundle is a folder; `jokr export` writes one") from None
+    except FileNotFoundError:
         raise BundleError(f"{root}: no bundle here ({MANIFEST} is missing); make one with `jokr export`") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{manifest}: cannot be read: {error}; copy the bundle again or export again") from None

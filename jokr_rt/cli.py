@@ -16,8 +16,9 @@ from jokr_rt.cli_build import build
 from jokr_rt.cli_evaluate import evaluate
 from jokr_rt.cli_keypoints import keypoints, render
 from jokr_rt.cli_live import live
-from jokr_rt.cli_model import load_retargeter, print_report
+from jokr_rt.cli_model import check_order, load_retargeter, print_report
 from jokr_rt.cli_options import (
+    DIRECTION,
     ENGINES,
     appearance_option,
     argument_path,
@@ -78,7 +79,7 @@ main.add_command(live)
 @argument_path("model", "BUNDLE")
 @argument_path("source", "INPUT")
 @video_output_option
-@click.option("--direction", default="a2b", show_default=True, help="a2b: B moves like A; b2a: A like B.")
+@click.option("--direction", default="a2b", show_default=True, help=DIRECTION)
 @masks_option
 @click.option(
     "--smooth",
@@ -117,6 +118,7 @@ def run(
     from jokr_rt.edits import read_edits
     from jokr_rt.stream import retarget_stream
 
+    check_order(model, source)
     document = None if edits is None else read_edits(edits)
     retargeter, runs = load_retargeter(model, direction, engine, precision, mode, appearance=appearance)
     with frame_progress() as progress:

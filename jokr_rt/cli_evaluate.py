@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jokr_rt.cli_model import load_model
+from jokr_rt.cli_model import check_order, load_model
 from jokr_rt.cli_options import TypedCommand, say, typed_command
 from jokr_rt.errors import UsageError, missing_extra
 
@@ -76,6 +76,7 @@ def evaluate(
     again, with --holdout those that training never saw. The exit code is 0 where a bar is missed, too.
     """
     _check(data, a_masks, b_masks, holdout)
+    check_order(model, *map(Path, data))
     try:
         import jokr_rt.evaluation.evaluate  # noqa: F401
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from jokr_rt.cli_model import load_retargeter, medians, print_report
+from jokr_rt.cli_model import check_order, counted, load_retargeter, medians, print_report, words_of
 from jokr_rt.cli_options import (
+    DIRECTION,
     appearance_option,
     argument_path,
     edits_option,
@@ -25,7 +26,12 @@ from jokr_rt.cli_options import (
 @argument_path("model", "BUNDLE")
 @argument_path("source", "INPUT")
 @option_path("-o", "--output", required=True, text="JSON file to write.")
-@click.option("--direction", default="a2b", show_default=True, help="a2b: A is in the clip; b2a: B is.")
+@click.option(
+    "--direction",
+    default="a2b",
+    show_default=True,
+    help="a2b: A is in the clip; b2a: B is; or by name, such as cat2fox.",
+)
 @masks_option
 @engine_options
 @overwrite_option
@@ -51,6 +57,7 @@ def keypoints(
     from jokr_rt.stream import find_tracks
     from jokr_rt.tracks import write_tracks
 
+    check_order(model, source)
     check_output(output, overwrite)
     retargeter, runs = load_retargeter(model, direction, engine, precision, mode)
     with frame_progress() as progress:
@@ -61,14 +68,15 @@ def keypoints(
         told = {"frames": len(tracks), "keypoints": count, "domain": tracks.domain, "stages": stages}
         click.echo(json.dumps({"output": str(output)} | runs | told))
     else:
-        click.echo(f"{output}: {count} keypoints in {len(tracks)} frames of {tracks.domain} ({medians(stages)})")
+        found = f"{count} keypoints in {counted(len(tracks))} of {tracks.domain}"
+        click.echo(f"{output}: {found}, {words_of(runs)}{medians(stages, len(tracks))}")
 
 
 @click.command()
 @argument_path("model", "BUNDLE")
 @argument_path("tracks", "TRACKS")
 @video_output_option
-@click.option("--direction", help="a2b: B moves like A; b2a: A like B.  [default: by whose motion TRACKS is, or a2b]")
+@click.option("--direction", help=f"{DIRECTION}  [default: by whose motion TRACKS is, or a2b]")
 @edits_option
 @appearance_option
 @engine_options
@@ -97,6 +105,7 @@ def render(
     from jokr_rt.stream import render_stream
     from jokr_rt.tracks import read_tracks
 
+    check_order(model, tracks)
     motion = read_tracks(tracks)
     document = None if edits is None else read_edits(edits)
     retargeter, runs = load_retargeter(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from jokr_rt.cli_model import load_model
+from jokr_rt.cli_model import check_order, load_model
 from jokr_rt.errors import UsageError
 from jokr_rt.live.values import parse_rate, parse_seconds, parse_size
 
@@ -70,7 +70,7 @@ def _flag(name: str, text: str) -> Callable[[Any], Any]:
 @click.argument("bundle", metavar="[BUNDLE]", required=False, type=_PATH)
 @_option("--input", metavar="SOURCE", text="camera:0, rtsp://..., rtmp://..., udp://..., a pipe, - or a file.")
 @_option("--output", metavar="SINK", multiple=True, text="May be repeated; see above.")
-@_option("--direction", default="a2b", text="a2b: B moves like A; b2a: A like B.")
+@_option("--direction", default="a2b", text="a2b: B moves like A; b2a: A like B; or their names, cat2fox.")
 @_option("--config", metavar="FILE", type=_PATH, text="Several streams, from a TOML file, instead of the two above.")
 @click.option("--json", "as_json", is_flag=True, help="Figures on stdout, every second, an object a line.")
 @_option("--camera-size", type=_SIZE, metavar="WxH", text="Ask the webcam for it.")
@@ -136,6 +136,7 @@ def live(ctx: click.Context, bundle: Path | None, config: Path | None, as_json: 
     run["bundle"] = bundle or run.get("bundle")
     if run["bundle"] is None:
         raise UsageError("no BUNDLE: a folder that `jokr export` wrote; name it here, or in the file")
+    check_order(Path(run["bundle"]), *(Path(stream.input) for stream in streams))
     if as_json and any("-" in stream.output for stream in streams):
         raise UsageError("--json and the output - both write to stdout; choose one")
     engine, precision = run.pop("engine"), run.pop("precision")

@@ -21,6 +21,21 @@ if TYPE_CHECKING:
     from jokr_rt.training.engine import TorchEngine
 
 
+def check_order(model: Path, *inputs: Path) -> None:
+    """Raises UsageError where an input is a model, and what stands in the model's place is none."""
+    for source in inputs:
+        if _is_model(source) and not _is_model(model):
+            raise UsageError(
+                f"{model}, {source}: the wrong way round? {source} is a model, and {model} is none; swap them"
+            )
+
+
+def _is_model(path: Path) -> bool:
+    from jokr_rt.bundle import is_bundle
+
+    return is_bundle(path) or (path.suffix == ".safetensors" and path.is_file())
+
+
 def load_model(path: Path, engine: str, precision: str | None) -> "tuple[Bundle | TorchEngine, Engine]":
     """For a bundle, which is a folder, or a checkpoint, which is a file and needs PyTorch.
 
@@ -52,7 +67,7 @@ def load_retargeter(
     direction: None for that of the motion of `domain`, a name or None for either. appearance: a picture that the
     target has its looks from.
     """
-    from jokr_rt.retarget import Retargeter, find_direction
+    from jokr_rt.retarget import Retargeter, direction_name, find_direction
 
     model: Model
     model, loaded = load_model(path, engine, precision)
@@ -61,7 +76,8 @@ def load_retargeter(
         model = _with_looks(model, loaded, direction, appearance)
     retargeter = Retargeter(model, direction, loaded, mode)
     runs = {"direction": retargeter.direction, "engine": loaded.name, "precision": loaded.precision, "mode": mode}
-    say(", ".join(f"{name} {value}" for name, value in runs.items()))
+    told = runs | {"direction": f"{direction} ({direction_name(direction, model.domains)})"}
+    say(", ".join(f"{name} {value}" for name, value in told.items()))
     return retargeter, runs
 
 
@@ -75,11 +91,14 @@ def _with_looks(model: "Model", engine: "Engine", direction: str, path: Path) ->
 
 def _direction_of(domain: str | None, domains: dict[str, str]) -> str:
     from jokr_rt.bundle import DIRECTIONS
+    from jokr_rt.retarget import known_directions
 
     fitting = [direction for direction, (source, _) in DIRECTIONS.items() if domain in (None, domains[source])]
     if not fitting or (domain is not None and len(fitting) > 1):
-        names = " and ".join(domains.values())
-        raise UsageError(f"the motion is of {domain!r}, and this model of {names}; choose a --direction")
+        known = known_directions(domains)
+        raise UsageError(
+            f"the motion is of {domain!r}, not of one of this model's creatures; choose a --direction, {known}"
+        )
     return fitting[0]
 
 
@@ -88,13 +107,26 @@ def print_report(output: Path, runs: dict[str, str], report: "Report", as_json: 
     if as_json:
         click.echo(json.dumps({"output": str(output)} | runs | asdict(report) | {"fps": report.fps}))
     else:
-        pace = f"{report.frames} frames in {report.seconds:.1f} s, {report.fps:.1f} fps"
-        click.echo(f"{output}: {pace} ({medians(report.stages)})")
+        pace = "" if report.fps is None else f", {report.fps:.1f} fps"
+        took = f"{counted(report.frames)} in {report.seconds:.1f} s{pace}"
+        click.echo(f"{output}: {took}, {words_of(runs)}{medians(report.stages, report.frames)}")
 
 
-def medians(stages: dict[str, dict[str, float]]) -> str:
-    """Of each stage's milliseconds."""
-    return "median ms: " + ", ".join(f"{stage} {times['p50']:.1f}" for stage, times in stages.items())
+def counted(frames: int) -> str:
+    return f"{frames} frame{'' if frames == 1 else 's'}"
+
+
+def words_of(runs: dict[str, str]) -> str:
+    """What a figure was measured with: such as "openvino in bf16, mode throughput"."""
+    return f"{runs['engine']} in {runs['precision']}, mode {runs['mode']}"
+
+
+def medians(stages: dict[str, dict[str, float]], frames: int) -> str:
+    """Of each stage's milliseconds, in brackets; nothing of so few frames that a middle says nothing."""
+    from jokr_rt.pipeline import DEPTH
+
+    shown = ", ".join(f"{stage} {times['p50']:.1f}" for stage, times in stages.items())
+    return f" (median ms: {shown})" if frames >= DEPTH else ""
 
 
 def _load_bundle(path: Path, engine: str, precision: str | None) -> "tuple[Bundle, Engine]":

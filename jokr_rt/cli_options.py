@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 _TYPED = "jokr_rt.cli_options.typed"
+DIRECTION = "a2b: B moves like A; b2a: A like B; or by the names that `jokr info` shows, such as cat2fox."
 ENGINES = "openvino, onnxruntime, onnxruntime-cuda, tensorrt"
 
 _Decorator = Callable[[Any], Any]

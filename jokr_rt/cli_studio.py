@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from jokr_rt.cli_model import load_model
+from jokr_rt.cli_model import check_order, load_model
 from jokr_rt.cli_options import ENGINES, json_option, masks_option, precision_option
 from jokr_rt.errors import UsageError, missing_extra
 
@@ -46,6 +46,7 @@ def studio(
     if masks is not None and clip is None:
         raise UsageError("--masks are of the frames of a CLIP; name it as well")
     if clip is not None:
+        check_order(bundle, clip)
         open_video(clip).close()
     if masks is not None:
         open_masks(masks).close()

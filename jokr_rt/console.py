@@ -27,6 +27,7 @@ from rich.text import Text
 from jokr_rt.bundle import Bundle, Parity, Quantisation, Signature, TensorSpec
 from jokr_rt.engines import Monitor
 from jokr_rt.errors import LayerCost
+from jokr_rt.retarget import known_directions
 
 if TYPE_CHECKING:
     from jokr_rt.evaluation.results import Evaluation
@@ -41,7 +42,7 @@ _WIDTH_OF_A_FILE = 160  # so that a table is not broken where stdout is no termi
 
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.1f} fps")
+        return Text("" if task.speed is None else f"{task.speed:.1f} fps")
 
 
 @contextmanager
@@ -191,7 +192,7 @@ def bundle_tables(bundle: Bundle) -> tuple[Table, Table]:
     rows: dict[str, Any] = {
         "bundle": bundle.root,
         "domains": ", ".join(f"{domain}: {name}" for domain, name in bundle.domains.items()),
-        "directions": ", ".join(bundle.directions),
+        "directions": known_directions(bundle.domains),
         "frames": f"{config.size} x {config.size}, {config.keypoints} keypoints",
         "width": f"{config.width:g}, extractor looks at {config.extractor_size} x {config.extractor_size}",
         "precisions": ", ".join(bundle.precisions),

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,11 +266,21 @@ def _before_black(frame: Frame, mask: NDArray[np.bool_]) -> Frame:
 
 
 def find_direction(name: str, domains: dict[str, str]) -> str:
-    """ "a2b" or "b2a" for either of these or for the domains' names with a 2 between. Raises UsageError."""
-    named = {f"{domains[source]}2{domains[target]}": direction for direction, (source, target) in DIRECTIONS.items()}
+    """ "a2b" or "b2a" for either of these, which come first, or for its name. Raises UsageError."""
     if name in DIRECTIONS:
         return name
-    if name in named and len(named) == len(DIRECTIONS):
-        return named[name]
-    known: Sequence[str] = [f"{direction} ({alias})" for alias, direction in named.items()]
-    raise UsageError(f"unknown direction {name!r}; this model has {' and '.join(known)}")
+    fitting = [direction for direction in DIRECTIONS if name == direction_name(direction, domains)]
+    if len(fitting) == 1:  # both, where the creatures have one name
+        return fitting[0]
+    raise UsageError(f"unknown direction {name!r}; this model has {known_directions(domains)}")
+
+
+def direction_name(direction: str, domains: dict[str, str]) -> str:
+    """Such as "cat2fox" for "a2b": whose motion, whose looks."""
+    source, target = DIRECTIONS[direction]
+    return f"{domains[source]}2{domains[target]}"
+
+
+def known_directions(domains: dict[str, str]) -> str:
+    """For messages: the letters of each, and its name."""
+    return " and ".join(f"{direction} ({direction_name(direction, domains)})" for direction in DIRECTIONS)

@@ -21,7 +21,7 @@ from jokr_rt.errors import InputError, UsageError
 from jokr_rt.frame import Frame
 from jokr_rt.interrupt import Interrupt, deferred_interrupt
 from jokr_rt.keypoints import OneEuroFilter, draw_keypoints
-from jokr_rt.pipeline import Pipeline, finishing, read_ahead, timed
+from jokr_rt.pipeline import DEPTH, Pipeline, finishing, read_ahead, timed
 from jokr_rt.retarget import Retargeted, Retargeter
 from jokr_rt.timing import Timings
 from jokr_rt.tracks import EDITED_TIME_BASE, MAX_POINTS, Tracks, edit_tracks
@@ -51,8 +51,9 @@ class Report:
     first_frame_s: float | None
 
     @property
-    def fps(self) -> float:
-        return self.frames / self.seconds
+    def fps(self) -> float | None:
+        """Frames per second; None of fewer than wait in the pipeline: that is how long it takes to fill."""
+        return self.frames / self.seconds if self.frames >= DEPTH else None
 
 
 def retarget_stream(

@@ -37,7 +37,7 @@ def example_evaluation(bundle: Path) -> Evaluation:
         Interpolation(19.36, 19.33, 19.51, 18.69, 22.63, 0.67),
     )
     applications = dict.fromkeys(directions, application)
-    return Evaluation("models/<i>.jokr", "openvino", "puppets", ("a note & more",), directions, applications)
+    return Evaluation("models/<i>.jokr", "openvino", "bf16", "puppets", ("a note & more",), directions, applications)
 
 
 def without_truth(evaluation: Evaluation) -> Evaluation:

@@ -94,12 +94,14 @@ def measured(engine: str, precision: str, mode: str, milliseconds: list[float], 
 
 def test_rows_are_ratios_of_medians() -> None:
     eager = measured("torch", "fp32", "latency", [30.0, 10.0, 20.0], [50.0, 51.0, 99.0])
-    eager.runs = [{"fps": 5.0, "first_frame_s": None, "peak_bytes": 3, "frames": 96}]
+    eager.runs = [{"seconds": 96 / 5, "first_frame_s": None, "peak_bytes": 3, "frames": 96}]
     single = measured("openvino", "int8", "latency", [4.0, 4.0, 9.0], [1.0, 1.0, 1.0])
     several = measured("openvino", "int8", "throughput", [8.0, 8.0, 9.0], [400.0, 500.0, 100.0])
     several.psnr_db = 45.0
     runs = zip((40.0, 20.0, 30.0), (1.0, 0.5, None), (7, 9, 8), strict=True)
-    several.runs = [{"fps": fps, "first_frame_s": first, "peak_bytes": peak, "frames": 96} for fps, first, peak in runs]
+    several.runs = [
+        {"seconds": 96 / fps, "first_frame_s": first, "peak_bytes": peak, "frames": 96} for fps, first, peak in runs
+    ]
     other = measured("onnxruntime", "fp16", "latency", [40.0], [1.0])
     one, two, three, four = rows([eager, single, several, other], {"int8": Floor(2e9, 0, 1e12, 1e9)})
     assert [row["ms"] for row in (one, two, three, four)] == [20, 4, 2.5, 40]

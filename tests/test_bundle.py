@@ -97,7 +97,8 @@ def test_a_figure_passes_by_its_error_or_by_its_psnr(
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("x")
-    for path in (tmp_path, tmp_path / "nowhere", file):
+    assert refusal(file) == f"{file}: a file, and a bundle is a folder; `jokr export` writes one"
+    for path in (tmp_path, tmp_path / "nowhere"):
         assert "no bundle here (manifest.json is missing); make one with `jokr export`" in refusal(path)
 
 

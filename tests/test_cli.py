@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -43,17 +44,51 @@ def test_version_and_help(call: Call) -> None:
 def test_run_says_what_it_did(call: Call, tiny_bundle: Path, clip: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     code, out, err = call("run", tiny_bundle, clip, "-o", output)
-    assert (code, err) == (0, "direction a2b, engine openvino, precision fp32, mode throughput\n")
+    assert (code, err) == (0, "direction a2b (cat2fox), engine openvino, precision fp32, mode throughput\n")
     assert out.startswith(f"{output}: 5 frames in ")
-    assert "fps (median ms: read " in out
+    assert " fps, openvino in fp32, mode throughput (median ms: read " in out
     assert len(list(read_video(output))) == 5
+
+
+def test_figures_of_too_few_frames_are_left_out(call: Call, tiny_bundle: Path, tmp_path: Path) -> None:
+    one, output = clips.video(tmp_path / "one.mp4", 1, rate=24), tmp_path / "out.mp4"
+    code, out, _ = call("run", tiny_bundle, one, "-o", output)
+    assert code == 0
+    assert re.fullmatch(r".*: 1 frame in \d+\.\d s, openvino in fp32, mode throughput\n", out)
+    code, out, _ = call("run", tiny_bundle, one, "-o", output, "--overwrite", "--json")
+    assert (code, json.loads(out)["frames"], json.loads(out)["fps"]) == (0, 1, None)
+    code, out, _ = call("keypoints", tiny_bundle, one, "-o", tmp_path / "tracks.json")
+    assert (code, out.partition(": ")[2]) == (0, "10 keypoints in 1 frame of cat, openvino in fp32, mode throughput\n")
+
+
+def test_bundle_and_input_the_wrong_way_round(
+    call: Call, tiny_bundle: Path, tiny_checkpoint: Path, clip: Path, tmp_path: Path
+) -> None:
+    out, tracks = tmp_path / "out.mp4", write(tmp_path / "tracks.json", b"{}")
+    for first, model, command_line in (
+        (clip, tiny_bundle, ("run", clip, tiny_bundle, "-o", out)),
+        (clip, tiny_checkpoint, ("run", clip, tiny_checkpoint, "-o", out, "--engine", "torch")),
+        (clip, tiny_bundle, ("keypoints", clip, tiny_bundle, "-o", tmp_path / "out.json")),
+        (tracks, tiny_bundle, ("render", tracks, tiny_bundle, "-o", out)),
+        (clip, tiny_bundle, ("studio", clip, tiny_bundle)),
+        (clip, tiny_bundle, ("live", clip, "--input", tiny_bundle, "--output", "preview")),
+        (clip, tiny_bundle, ("evaluate", clip, "--data", tiny_bundle, clip)),
+    ):
+        code, printed, err = call(*command_line)
+        assert (code, printed) == (2, ""), command_line
+        assert err == (
+            f"jokr: error: {first}, {model}: the wrong way round? {model} is a model, and {first} is none; swap them\n"
+        )
+    for name in ("info", "verify"):
+        code, _, err = call(name, clip)
+        assert (code, err) == (1, f"jokr: error: {clip}: a file, and a bundle is a folder; `jokr export` writes one\n")
 
 
 def test_run_json_is_one_object(call: Call, tiny_bundle: Path, clip: Path, tmp_path: Path) -> None:
     options = "--json --direction fox2cat --engine onnxruntime --layout side-by-side --size 128 --no-audio"
     output = tmp_path / "out.mkv"
     code, out, err = call("run", tiny_bundle, clip, "-o", output, *options.split())
-    assert (code, err) == (0, "direction b2a, engine onnxruntime, precision fp32, mode throughput\n")
+    assert (code, err) == (0, "direction b2a (fox2cat), engine onnxruntime, precision fp32, mode throughput\n")
     report = json.loads(out)
     assert out.count("\n") == 1
     keys = ["output", "direction", "engine", "precision", "mode", "frames", "seconds", "stages", "first_frame_s", "fps"]
@@ -71,7 +106,7 @@ def test_run_takes_a_checkpoint_with_the_torch_engine(
 ) -> None:
     torch, bundled = tmp_path / "torch.mp4", tmp_path / "bundled.mp4"
     code, _, err = call("run", tiny_checkpoint, clip, "-o", torch, "--engine", "torch")
-    assert (code, err) == (0, "direction a2b, engine torch, precision fp32, mode throughput\n")
+    assert (code, err) == (0, "direction a2b (cat2fox), engine torch, precision fp32, mode throughput\n")
     assert call("run", tiny_bundle, clip, "-o", bundled)[0] == 0
     for one, other in zip(read_video(torch), read_video(bundled), strict=True):
         assert abs(one.rgb.astype(int) - other.rgb).mean() < 1
@@ -95,7 +130,13 @@ def test_an_output_is_replaced_only_on_request(call: Call, tiny_bundle: Path, cl
 def test_info(call: Call, tiny_bundle: Path) -> None:
     code, out, err = call("info", tiny_bundle)
     assert (code, err) == (0, "")
-    for words in (str(tiny_bundle), "a: cat, b: fox", "a2b, b2a", "64 x 64, 10 keypoints", "uint8 (N, 64, 64, 3)"):
+    for words in (
+        str(tiny_bundle),
+        "a: cat, b: fox",
+        "a2b (cat2fox) and b2a (fox2cat)",
+        "64 x 64, 10 keypoints",
+        "uint8 (N, 64, 64, 3)",
+    ):
         assert words in out
     assert out.count("onnxruntime") == out.count(" ok\n") == 10  # outputs of four graphs, frames of two directions
     code, out, err = call("info", tiny_bundle, "--json")
@@ -201,7 +242,7 @@ def test_bad_input_of_a_run(call: Call, tiny_bundle: Path, clip: Path, tmp_path:
 def one_line(err: str) -> str:
     """The error, after at most the line that names the engine."""
     *before, line = err.splitlines()
-    assert before in ([], ["direction a2b, engine openvino, precision fp32, mode throughput"])
+    assert before in ([], ["direction a2b (cat2fox), engine openvino, precision fp32, mode throughput"])
     assert line.startswith("jokr: error: ")
     return line
 
@@ -268,7 +309,10 @@ def test_an_engine_that_is_not_installed(tiny_bundle: Path, clip: Path, tmp_path
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "jokr: error: engine openvino is not installed: pip install 'jokr-rt[cpu]'\n"
     done = jokr(*args, "auto", prelude=prelude)
-    assert (done.returncode, done.stderr) == (0, "direction a2b, engine onnxruntime, precision fp32, mode throughput\n")
+    assert (done.returncode, done.stderr) == (
+        0,
+        "direction a2b (cat2fox), engine onnxruntime, precision fp32, mode throughput\n",
+    )
 
 
 def test_options_and_commands_that_cannot_be_parsed(call: Call) -> None:

@@ -139,7 +139,7 @@ def test_a_run_builds_once_and_takes_what_was_built(
 ) -> None:
     source = clips.video(tmp_path / "in.mp4", 5)
     run = ("run", bundle_copy, source, "-o", tmp_path / "out.mp4", "--engine", "tensorrt", "--overwrite", "--json")
-    line = "direction a2b, engine tensorrt, precision fp32, mode throughput\n"
+    line = "direction a2b (cat2fox), engine tensorrt, precision fp32, mode throughput\n"
     first = invoke(*run)
     assert first.stderr == BUILDING + LOADED + line
     values = told(first)
@@ -168,7 +168,7 @@ def test_half_precision_is_preferred_where_the_bundle_has_it(
     source, output = clips.video(tmp_path / "in.mp4", 2), tmp_path / "out.mp4"
     run = ("run", bundle_copy, source, "-o", output, "--engine", "tensorrt", "--overwrite")
     result = invoke(*run)
-    line = "direction a2b, engine tensorrt, precision fp16, mode throughput\n"
+    line = "direction a2b (cat2fox), engine tensorrt, precision fp16, mode throughput\n"
     assert (result.exit_code, result.stderr) == (0, BUILDING.replace("fp32", "fp16") + LOADED + line)
     assert sorted(path.stem for path in (bundle_copy / "engines").glob("*.plan")) == sorted(f"{g}-fp16" for g in GRAPHS)
     assert invoke(*run, "--precision", "fp32").stderr == BUILDING + LOADED + line.replace("fp16", "fp32")

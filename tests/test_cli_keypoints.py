@@ -24,7 +24,7 @@ from tests.process import ROOT, Call, command, jokr_on_terminal
 
 Written = list[tuple[bytes, Fraction]]
 SHIPPED = ROOT / "examples" / "puppets.jokr"
-RUNS = "direction a2b, engine openvino, precision fp32, mode throughput\n"
+RUNS = "direction a2b (cat2fox), engine openvino, precision fp32, mode throughput\n"
 
 
 @pytest.fixture
@@ -86,8 +86,10 @@ def key_at(time: float, x: float = 0.3, y: float = -0.4, keypoint: int = 2, **ho
 def test_keypoints_are_the_extractors(call: Call, tiny_bundle: Path, clip: Path, tmp_path: Path) -> None:
     output = tmp_path / "tracks.json"
     code, out, err = call("keypoints", tiny_bundle, clip, "-o", output, "--direction", "fox2cat")
-    assert (code, err) == (0, RUNS.replace("a2b", "b2a"))
-    assert out.startswith(f"{output}: 10 keypoints in 10 frames of fox (median ms: read ")
+    assert (code, err) == (0, RUNS.replace("a2b (cat2fox)", "b2a (fox2cat)"))
+    assert out.startswith(
+        f"{output}: 10 keypoints in 10 frames of fox, openvino in fp32, mode throughput (median ms: read "
+    )
     found, retargeter = read_tracks(output), Retargeter(tiny_bundle, "b2a", mode="throughput")
     expected = [retargeter.extract(frame.rgb) for frame in read_video(clip, size=64)]
     assert np.array_equal(found.keypoints, np.stack([keypoints for keypoints, _ in expected]))
@@ -216,11 +218,14 @@ def test_motion_written_by_hand_is_drawn(
 
     hand.write_text(json.dumps(header | {"frames": frames, "domain": "fox"}))
     code, _, err = call("render", tiny_bundle, hand, "-o", tmp_path / "fox.mp4")
-    assert (code, err) == (0, RUNS.replace("a2b", "b2a"))
+    assert (code, err) == (0, RUNS.replace("a2b (cat2fox)", "b2a (fox2cat)"))
     hand.write_text(json.dumps(header | {"frames": frames, "domain": "dog"}))
     code, _, err = call("render", tiny_bundle, hand, "-o", tmp_path / "dog.mp4")
     assert code == 2
-    assert err == "jokr: error: the motion is of 'dog', and this model of cat and fox; choose a --direction\n"
+    known = "a2b (cat2fox) and b2a (fox2cat)"
+    assert err == (
+        f"jokr: error: the motion is of 'dog', not of one of this model's creatures; choose a --direction, {known}\n"
+    )
     assert call("render", tiny_bundle, hand, "-o", tmp_path / "dog.mp4", "--direction", "a2b")[0] == 0
 
 

@@ -220,3 +220,15 @@ def test_keys_do_what_they_say() -> None:
     assert controls.quit
     assert not list(controls.actions())
     assert len(KEYS) == 8
+
+
+def test_a_direction_is_named_by_the_first_of_several_models(
+    tiny_bundle: Path, bundle_copy: Path, clip: Path, tmp_path: Path
+) -> None:
+    manifest = bundle_copy / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"domains": {"a": "dog", "b": "hen"}}))
+    arguments = (tiny_bundle, "--target", bundle_copy, "--direction", "fox2cat", "--input", clip)
+    with live(*arguments, "--output", "rec.mp4", cwd=tmp_path) as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "live: fox2cat on " in errors

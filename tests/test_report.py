@@ -84,7 +84,7 @@ def test_the_page_holds_every_table(evaluation: Evaluation, report: Path) -> Non
         assert shown[1:] == [[*row.cells, *([row.meaning] if row.meaning else [])] for row in table.rows]
         assert table.title in page.text
         assert table.about in page.text
-    for words in ("models/<i>.jokr", "openvino", "puppets", "a note & more", COMMAND):
+    for words in ("models/<i>.jokr", "openvino", "bf16", "puppets", "a note & more", COMMAND):
         assert words in page.text
     assert "cat → <fox> & co" in page.text
 

@@ -140,6 +140,8 @@ def test_unknown_directions(tiny_bundle: Path) -> None:
         Retargeter(tiny_bundle, "a2c")
     assert str(caught.value) == "unknown direction 'a2c'; this model has a2b (cat2fox) and b2a (fox2cat)"
     assert find_direction("fox2cat", {"a": "cat", "b": "fox"}) == "b2a"
+    assert find_direction("my cat2r2d2", {"a": "my cat", "b": "r2d2"}) == "a2b"
+    assert find_direction("a2b", {"a": "b", "b": "a"}) == "a2b"  # the letters, though "a2b" is the other's name too
     with pytest.raises(UsageError, match="unknown direction 'clip2clip'"):  # which of the two?
         find_direction("clip2clip", {"a": "clip", "b": "clip"})
     assert find_direction("b2a", {"a": "clip", "b": "clip"}) == "b2a"

@@ -31,7 +31,10 @@ def test_a_run_needs_neither(tiny_bundle: Path, tmp_path: Path, engine: str) -> 
     start = time.perf_counter()
     done = jokr("run", tiny_bundle, source, "-o", output, "--engine", engine, "--json", prelude=PRELUDE)
     seconds = time.perf_counter() - start
-    assert (done.returncode, done.stderr) == (0, f"direction a2b, engine {engine}, precision fp32, mode throughput\n")
+    assert (done.returncode, done.stderr) == (
+        0,
+        f"direction a2b (cat2fox), engine {engine}, precision fp32, mode throughput\n",
+    )
     report, loaded = done.stdout.splitlines()
     assert json.loads(report)["frames"] == len(list(read_video(output))) == 4
     assert 0 < json.loads(report)["first_frame_s"] < seconds + 0.02  # the system counts hundredths

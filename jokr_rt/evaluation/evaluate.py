@@ -68,7 +68,9 @@ def evaluate(
     directions = {direction: _evaluate_direction(performer, direction, data, tracks) for direction in DIRECTIONS}
     applications = {name: measure_application(result.performance) for name, result in directions.items() if data.truth}
     is_held_out = all(domain.test.held_out is not None for domain in data.domains.values())
-    return Evaluation(model_name, engine.name, data.name, data.notes, directions, applications, is_held_out)
+    return Evaluation(
+        model_name, engine.name, engine.precision, data.name, data.notes, directions, applications, is_held_out
+    )
 
 
 def _frames_to_run(data: EvaluationData) -> int:

@@ -215,6 +215,7 @@ class Evaluation:
 
     model: str
     engine: str
+    precision: str
     data: str
     notes: tuple[str, ...]
     directions: Mapping[str, DirectionResult]
@@ -237,6 +238,7 @@ class Evaluation:
         return {
             "model": self.model,
             "engine": self.engine,
+            "precision": self.precision,
             "data": self.data,
             "notes": list(self.notes),
             "directions": {name: found.to_json() for name, found in self.directions.items()},

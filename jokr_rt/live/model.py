@@ -11,7 +11,7 @@ from jokr_rt.engines import DeviceEngine, Engine
 from jokr_rt.familiar import Familiarity, familiarity
 from jokr_rt.live.compose import Picture
 from jokr_rt.looks import with_looks
-from jokr_rt.retarget import Model, Retargeter, find_direction
+from jokr_rt.retarget import Model, Retargeter, direction_name, find_direction
 from jokr_rt.video import read_picture
 
 Found = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -62,8 +62,7 @@ class LiveModel:
 
     def name_of(self, direction: str) -> str:
         """Such as "cat2fox"."""
-        source, target = DIRECTIONS[direction]
-        return f"{self._domains[source]}2{self._domains[target]}"
+        return direction_name(direction, self._domains)
 
     def other(self, direction: str) -> str:
         """The name of the opposite direction."""

@@ -218,12 +218,13 @@ def _prepare(
     stack: ExitStack,
 ) -> Callable[[], Stream]:
     """All of a stream but its source, with which it begins. What was opened is closed by `stack`."""
-    targets = [models[0].target(options.direction, options.appearance)]
-    targets += [model.target(options.direction) for model in models[1:]]
+    direction = models[0].direction(options.direction)  # its name there; the other models' creatures have others
+    targets = [models[0].target(direction, options.appearance)]
+    targets += [model.target(direction) for model in models[1:]]
     for each in targets:
         inference(each.load, None)
     if len(targets) == 1:  # the other direction is loaded when somebody asks for it
-        targets.append(models[0].target(models[0].other(options.direction)))
+        targets.append(models[0].target(models[0].other(direction)))
     pictures = Pictures(options, targets, inference, open_mask(options.mask, options.learn), clock)
 
     def open_output(spec: str) -> Sink:

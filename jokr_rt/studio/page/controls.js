@@ -1,7 +1,7 @@
 // Form fields of the edits, and back.
 
 import { STYLE, keysOf, nothing, trackOf, withStyle } from "./document.js";
-import { element, lay, percent } from "./pictures.js";
+import { element, lay } from "./pictures.js";
 
 const SPEEDS = [0.125, 0.25, 0.5, 0.75, 1, 1.5, 2, 4];
 const CUTOFFS = [0, 12, 8, 6, 4, 3, 2, 1.5, 1, 0.7, 0.5]; // Hz; 0 is none
@@ -88,8 +88,9 @@ export class Controls {
     const key = this.editor.key;
     const [x, y] = key ? [key.x, key.y] : drawn.keypoints[chosen];
     for (const [id, value] of [["x", x], ["y", y]]) if (document.activeElement !== element(id)) element(id).value = value.toFixed(3);
-    const sure = percent(clip.confidence[model.colours.length * drawn.source + chosen]);
-    element("confidence").textContent = `${isKeyed ? "key pose here" : "no key pose here"}, confidence ${sure}`;
+    const sure = Math.round(100 * clip.confidence[model.colours.length * drawn.source + chosen]);
+    const doubt = clip.doubt ? `. This clip ${clip.doubt}` : "";
+    element("confidence").textContent = `${isKeyed ? "key pose here" : "no key pose here"}, confidence ${sure} %${doubt}`;
   }
 }
 
@@ -101,7 +102,6 @@ function set(id, value, words, spoken) {
   if (document.activeElement !== field || Number(field.value) !== value) field.value = value;
   field.setAttribute("aria-valuetext", spoken);
   field.parentElement.querySelector("output").textContent = words;
-  field.setAttribute("aria-valuetext", words);
 }
 
 function nearest(values, wanted) {
