@@ -302,22 +302,3 @@ def test_what_a_finger_is_to_hit_is_24_pixels_each_way(browser: Browser, walking
         x, y = beside[alone, side]
         page.mouse.click(box["x"] + x, box["y"] + y)
         assert page.input_value("#keypoint") == str(alone)
-
-
-def test_a_clip_of_another_creature_is_told_of_beside_the_confidence(
-    page: Page, browser: Browser, tmp_path: Path
-) -> None:
-    assert page.is_hidden("#edit-doubt")
-    assert page.inner_text('#edit-figures [data-figure="confidence"]') in ("59 %", "60 %")
-    page.select_option("#edit-direction", "b2a")
-    settle(page)
-    words = "this looks like brown, not blue; choose the direction a2b, or show blue"
-    assert page.inner_text("#edit-doubt") == words
-    page.select_option("#edit-direction", "a2b")
-    settle(page)
-    assert page.is_hidden("#edit-doubt")
-    strange = tmp_path / "in.jpg"
-    strange.write_bytes(disc(0.2))
-    with studio(PUPPETS, tmp_path / "tmp", strange) as running, opened(browser, running.address) as other:
-        settle(other)
-        assert other.inner_text("#edit-doubt").startswith("this does not look like brown: ")
