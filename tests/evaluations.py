@@ -93,7 +93,7 @@ def measured(direction: str, performance: Performance, offset: float) -> Directi
         cycle_error=0.0456,
         cycle_percent=5.67,
         on_mask=0.912,
-        own=OwnFrames(7, 0.934, 0.845, 22.61 + offset, 0.778, 0.2234),
-        texture=0.689,
+        own=OwnFrames(7, 0.934, 0.845, 22.61 + offset, 0.77, 0.223),
+        texture=0.68,
         performance=performance,
     )
