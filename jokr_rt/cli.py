@@ -21,6 +21,7 @@ from jokr_rt.cli_options import (
     DIRECTION,
     ENGINES,
     appearance_option,
+    argument_input,
     argument_path,
     edits_option,
     engine_options,
@@ -32,6 +33,7 @@ from jokr_rt.cli_options import (
     video_options,
     video_output_option,
 )
+from jokr_rt.cli_pipes import standard_input, standard_output
 from jokr_rt.cli_studio import studio
 from jokr_rt.cli_train import train
 from jokr_rt.errors import JokrError, QuantisationError, missing_extra
@@ -77,7 +79,7 @@ main.add_command(live)
 
 @main.command()
 @argument_path("model", "BUNDLE")
-@argument_path("source", "INPUT")
+@argument_input("source", "INPUT")
 @video_output_option
 @click.option("--direction", default="a2b", show_default=True, help=DIRECTION)
 @masks_option
@@ -97,8 +99,8 @@ main.add_command(live)
 @json_option
 def run(
     model: Path,
-    source: Path,
-    output: Path,
+    source: Path | str,
+    output: Path | str,
     direction: str,
     engine: str,
     precision: str | None,
@@ -109,7 +111,7 @@ def run(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Retarget INPUT, a video, a folder of frames or an image sequence such as frames/%05d.png.
+    """Retarget INPUT, a video, a folder of frames or an image sequence such as frames/%05d.png; or - for stdin.
 
     BUNDLE is what `jokr export` wrote; a checkpoint runs too, with --engine torch or torch-cuda. Edits need the whole
     motion: with --edits, INPUT is read first, and drawn then; sound is left out where they scale time.
@@ -118,12 +120,13 @@ def run(
     from jokr_rt.edits import read_edits
     from jokr_rt.stream import retarget_stream
 
-    check_order(model, source)
+    check_order(model, Path(source))
+    written = standard_output(output, as_json)
     document = None if edits is None else read_edits(edits)
     retargeter, runs = load_retargeter(model, direction, engine, precision, mode, appearance=appearance)
-    with frame_progress() as progress:
+    with standard_input(source) as clip, frame_progress() as progress:
         report = retarget_stream(
-            retargeter, source, output, edits=document, audio=not no_audio, progress=progress, **options
+            retargeter, clip, written, edits=document, audio=not no_audio, progress=progress, **options
         )
     print_report(output, runs, report, as_json)
 

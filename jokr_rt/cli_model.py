@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jokr_rt.cli_options import say
+from jokr_rt.cli_options import STANDARD, say
 from jokr_rt.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
@@ -102,14 +102,14 @@ def _direction_of(domain: str | None, domains: dict[str, str]) -> str:
     return fitting[0]
 
 
-def print_report(output: Path, runs: dict[str, str], report: "Report", as_json: bool) -> None:
-    """What became of a video, on stdout. runs: as of `load_retargeter`."""
+def print_report(output: Path | str, runs: dict[str, str], report: "Report", as_json: bool) -> None:
+    """What became of a video, on stdout, or on stderr where the video went to stdout. runs: as of `load_retargeter`."""
     if as_json:
         click.echo(json.dumps({"output": str(output)} | runs | asdict(report) | {"fps": report.fps}))
     else:
         pace = "" if report.fps is None else f", {report.fps:.1f} fps"
         took = f"{counted(report.frames)} in {report.seconds:.1f} s{pace}"
-        click.echo(f"{output}: {took}, {words_of(runs)}{medians(report.stages, report.frames)}")
+        click.echo(f"{output}: {took}, {words_of(runs)}{medians(report.stages, report.frames)}", err=output == STANDARD)
 
 
 def counted(frames: int) -> str:

@@ -11,6 +11,9 @@ _TYPED = "jokr_rt.cli_options.typed"
 DIRECTION = "a2b: B moves like A; b2a: A like B; or by the names that `jokr info` shows, such as cat2fox."
 ENGINES = "openvino, onnxruntime, onnxruntime-cuda, tensorrt"
 
+STANDARD = "-"
+"""Where a file is named: stdin or stdout."""
+
 _Decorator = Callable[[Any], Any]
 
 
@@ -35,8 +38,28 @@ def typed_command(*, without: tuple[str, ...] = (), more: tuple[str, ...] = ()) 
     return shlex.join([*(word for word in words if word not in without), *more])
 
 
+class PathOrPipe(click.Path):
+    """A Path, or the text "-". `./-` is a Path, and so names a file."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == STANDARD else super().convert(value, param, ctx)
+
+
 def argument_path(name: str, metavar: str) -> _Decorator:
     return click.argument(name, metavar=metavar, type=click.Path(path_type=Path))
+
+
+def argument_input(name: str, metavar: str) -> _Decorator:
+    """A path, or - for stdin: see `jokr_rt.cli_pipes.standard_input`."""
+    return click.argument(name, metavar=metavar, type=PathOrPipe())
+
+
+def option_output(text: str) -> _Decorator:
+    """A path, or - for stdout: see `jokr_rt.cli_pipes.standard_output`."""
+    return click.option("-o", "--output", required=True, type=PathOrPipe(), help=text)
 
 
 def option_path(*names: str, required: bool = False, text: str) -> _Decorator:
@@ -62,7 +85,7 @@ appearance_option = option_path(
     "--appearance",
     text="A picture of the creature to draw, before black or transparent, instead of the bundle's own.",
 )
-video_output_option = option_path("-o", "--output", required=True, text="Video to write: .mp4, .mov, .mkv or .webm.")
+video_output_option = option_output("Video to write: .mp4, .mov, .mkv or .webm; or - for Matroska on stdout.")
 precision_option = click.option(
     "--precision", help="fp32, bf16, int8 or fp16, as bundle and engine have it.  [default: the fastest of them]"
 )

@@ -113,7 +113,7 @@ def finishing(writer: VideoWriter) -> Iterator[Interrupt]:
 
 def _with_remains(error: JokrError | KeyboardInterrupt, writer: VideoWriter) -> JokrError | KeyboardInterrupt:
     """The same error, also saying what is left of the output."""
-    if not writer.part.exists() or not writer.frames or str(writer.part) in str(error):
+    if writer.kept is None or str(writer.kept) in str(error):
         return error
-    kept = f"the first {writer.frames} frames are kept in {writer.part}"
+    kept = f"the first {writer.frames} frames are kept in {writer.kept}"
     return type(error)(f"{error}; {kept}" if str(error) else kept)

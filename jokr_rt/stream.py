@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from jokr_rt.pipeline import DEPTH, Pipeline, finishing, read_ahead, timed
 from jokr_rt.retarget import Retargeted, Retargeter
 from jokr_rt.timing import Timings
 from jokr_rt.tracks import EDITED_TIME_BASE, MAX_POINTS, Tracks, edit_tracks
-from jokr_rt.video import Pair, VideoSource, VideoWriter, letterbox, open_masks, open_video, with_masks
+from jokr_rt.video import Pair, StreamWriter, VideoSource, VideoWriter, letterbox, open_masks, open_video, with_masks
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Report:
 def retarget_stream(
     retargeter: Retargeter,
     source: str | Path,
-    output: str | Path,
+    output: str | Path | BinaryIO,
     *,
     masks: str | Path | None = None,
     smooth: float | None = None,
@@ -78,14 +78,21 @@ def retarget_stream(
     `OneEuroFilter` on the keypoints; lower is calmer and lags more. edits: what becomes of the motion. They need all of
     it, so that the source is read first, and drawn then; `progress` counts both. layout: "output", or "side-by-side"
     for input, keypoints and output. size: side of each of these squares in pixels, as the model has it unless given.
+    output: a path, or a file open for bytes, which gets Matroska, front to back.
     codec, crf, audio, overwrite: see `VideoWriter`; audio copies the source's sound, unless `edits` scale time.
 
     Whatever ends the run early, Ctrl-C too, leaves what was done as a playable `output`.part, and the message of a
-    JokrError or KeyboardInterrupt says so. Raises UsageError, InputError, OutputError, EngineError.
+    JokrError or KeyboardInterrupt says so. Raises UsageError, InputError, OutputError, EngineError, and
+    BrokenPipeError where nobody reads `output` any more.
     """
     if smooth is not None and not 0 < smooth < math.inf:
         raise UsageError(f"smooth must be a cutoff frequency above 0 Hz, not {smooth}")
-    if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
+    if (
+        isinstance(output, (str, Path))
+        and Path(output).exists()
+        and Path(source).exists()
+        and Path(output).samefile(source)
+    ):
         raise UsageError(f"{output}: is the input; choose another name for the output")
     is_scaled = _check_edits(retargeter, edits, smooth, layout)
     run = _Run(retargeter, size, layout, progress, passes=1 if edits is None else 2)
@@ -130,7 +137,7 @@ def find_tracks(
 def render_stream(
     retargeter: Retargeter,
     tracks: Tracks,
-    output: str | Path,
+    output: str | Path | BinaryIO,
     *,
     edits: Edits | None = None,
     size: int | None = None,
@@ -218,9 +225,12 @@ class _Run:
         self._familiar = retargeter.familiarity()
         self._start = time.perf_counter()
 
-    def writer(self, output: str | Path, **options: Any) -> VideoWriter:
+    def writer(self, output: str | Path | BinaryIO, **options: Any) -> VideoWriter:
         """options: of `VideoWriter`."""
-        return VideoWriter(output, width=self.side * LAYOUTS[self.layout], height=self.side, **options)
+        options |= {"width": self.side * LAYOUTS[self.layout], "height": self.side}
+        if isinstance(output, (str, Path)):
+            return VideoWriter(output, **options)
+        return StreamWriter(output, **options)
 
     def retarget(self, clip: _Clip, smoothing: OneEuroFilter | None, writer: VideoWriter, interrupt: Interrupt) -> None:
         def compose(pair: Pair, result: Retargeted) -> Frame:

@@ -46,6 +46,12 @@ def open_output(path: Path, file_format: str, time_base: Fraction) -> OutputCont
     return av.open(f"file:{path}", "w", format=file_format, container_options=options)
 
 
+def open_stream(file: object) -> OutputContainer:
+    """Prepare Matroska for what can be written from front to back only. file: has `write`, for bytes."""
+    options = {"flush_packets": "1", **_CONTAINER_OPTIONS["matroska"]}
+    return av.open(file, "w", format="matroska", container_options=options)
+
+
 class PictureEncoder:
     """Codes RGB arrays as the pictures of `container`, 4:2:0, each at its own time.
 

@@ -11,6 +11,7 @@ from types import TracebackType
 
 import av
 from av import Packet
+from av.container import OutputContainer
 from av.error import FFmpegError
 
 from jokr_rt.documents import check_output
@@ -68,9 +69,8 @@ class VideoWriter:
         self._last_pts: int | None = None
         self._whole_bytes = 0
         self._copies: list[TrackCopy] = []
-        file_format = self._check_path(overwrite)
-        self._lock = _lock(self.part)
-        self._container = open_output(self.part, file_format, time_base)
+        self._lock: int | None = None  # of the part file
+        self._container = self._prepare(overwrite)
         self._open = True
         try:
             self._encoder = PictureEncoder(
@@ -88,6 +88,16 @@ class VideoWriter:
                 self.part.unlink()
             raise
 
+    def _prepare(self, overwrite: bool) -> OutputContainer:
+        file_format = self._check_path(overwrite)
+        self._lock = _lock(self.part)
+        return open_output(self.part, file_format, self.time_base)
+
+    @property
+    def kept(self) -> Path | None:
+        """The part file, where it is left, and holds frames."""
+        return self.part if self.frames and self.part.exists() else None
+
     def _check_path(self, overwrite: bool) -> str:
         """Name of the file's format."""
         file_format = FORMATS.get(self.path.suffix.lower())
@@ -103,7 +113,7 @@ class VideoWriter:
         except FFmpegError as error:
             if isinstance(error, OSError):
                 raise OutputError(f"{self.part}: cannot be written ({error.strerror})") from error
-            self.part.unlink(missing_ok=True)  # empty: the file was opened, but its header could not be written
+            self._discard()  # empty: the file was opened, but its header could not be written
             raise OutputError(
                 f"{self.path}: this kind of file cannot hold these pictures and their sound ({error.strerror}); "
                 "write a .mkv file, or leave the sound out with --no-audio"
@@ -131,9 +141,12 @@ class VideoWriter:
         try:
             for packet in packets:
                 self._container.mux(packet)
-                self._whole_bytes = self.part.stat().st_size  # flush_packets: all of it is on the disk
+                self._note_whole()
         except FFmpegError as error:
             raise self._failed(error, completed=self._release() is None) from error
+
+    def _note_whole(self) -> None:
+        self._whole_bytes = self.part.stat().st_size  # flush_packets: all of it is on the disk
 
     def _failed(self, error: FFmpegError, *, completed: bool) -> OutputError:
         """What to raise, after cutting the part file back to what is whole."""
@@ -153,7 +166,8 @@ class VideoWriter:
         except FFmpegError as error:
             return error
         finally:
-            os.close(self._lock)
+            if self._lock is not None:
+                os.close(self._lock)
         return None
 
     def _finish(self, audio_until: Fraction | None) -> None:
@@ -173,7 +187,13 @@ class VideoWriter:
             self.abort()
             raise OutputError(f"{self.path}: there were no frames to write")
         self._finish(None)
+        self._keep()
+
+    def _keep(self) -> None:
         os.replace(self.part, self.path)
+
+    def _discard(self) -> None:
+        self.part.unlink(missing_ok=True)
 
     def abort(self) -> None:
         """Stop early: complete the part file with what was written, and leave it under that name."""
@@ -181,9 +201,9 @@ class VideoWriter:
             return
         if self._last_pts is None:
             self._release()
-            self.part.unlink(missing_ok=True)
+            self._discard()
             return
-        with suppress(JokrError):  # whoever stops early has an error of his own
+        with suppress(JokrError, BrokenPipeError):  # whoever stops early has an error of his own
             self._finish(self._last_pts * self.time_base + self._frame_seconds)
 
     def __enter__(self) -> "VideoWriter":
