@@ -73,7 +73,8 @@ def measure(out: Path, config: ModelConfig, axis: str, value: float, settings: S
             write_video(clip, BROWN, Motion.walk(int(value), TEST.seed, TEST.gait), FILM_SIDE)
             options = ("--engine", settings["engine"], "--precision", settings["precision"])
             report = processes.jokr("run", bundle, clip, "-o", clip.with_name("out.mp4"), *options)
-    return {"frames": report["frames"], "ms": 1e3 / report["fps"], "peak_bytes": report["peak_bytes"]}
+    milliseconds = 1e3 * report["seconds"] / report["frames"]
+    return {"frames": report["frames"], "ms": milliseconds, "peak_bytes": report["peak_bytes"]}
 
 
 def points(out: Path, axis: str, base: ModelConfig, settings: Settings) -> list[Found]:

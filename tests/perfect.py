@@ -43,7 +43,7 @@ class PerfectModel:
     it draws: pose i as order[i].
     """
 
-    name = "perfect"
+    name, precision = "perfect", "fp32"
     config = CONFIG
 
     def __init__(

@@ -182,7 +182,7 @@ def test_a_model_that_stands_still_follows_nothing(data):
 
 def test_the_json_has_every_measure_and_no_array(perfect):
     told = json.loads(json.dumps(perfect.to_json(), allow_nan=False))
-    assert list(told) == ["model", "engine", "data", "notes", "directions", "applications", "bars"]
+    assert list(told) == ["model", "engine", "precision", "data", "notes", "directions", "applications", "bars"]
     assert told["directions"]["b2a"]["retargeting"]["psnr_db"] == 100
     assert set(told["directions"]["a2b"]["retargeting"]["baselines"]) == {
         "mean_frame", "nearest_keypoints", "identity_stn",

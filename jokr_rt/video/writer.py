@@ -84,7 +84,7 @@ class VideoWriter:
             self._start()
         except BaseException:
             self._release()
-            if self.part.exists() and not self.part.stat().st_size:
+            if self._lock is not None and self.part.exists() and not self.part.stat().st_size:
                 self.part.unlink()
             raise
 
