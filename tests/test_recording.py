@@ -112,3 +112,13 @@ def test_a_recording_without_a_picture_is_no_file(tmp_path: Path) -> None:
     recording.open(None)
     recording.close()
     assert not (tmp_path / "rec.mp4").exists()
+
+
+def test_two_runs_cannot_write_one_recording(tmp_path: Path) -> None:
+    one, other = (Recording(tmp_path / "rec.mp4", CODING) for _ in range(2))
+    one.open(None)
+    with pytest.raises(OutputError, match=r"rec\.mp4: another run is writing it"):
+        other.open(None)
+    one.close()
+    other.open(None)
+    other.close()

@@ -1,5 +1,6 @@
 """A file holds what is announced: every frame, at its time, in order; and what stood beside the pictures."""
 
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import av
 import pytest
+from av.stream import Disposition
 
 from jokr_rt.errors import OutputError
-from jokr_rt.video import VideoWriter, open_video
+from jokr_rt.locks import locked
+from jokr_rt.video import VideoWriter, open_video, write_video
 from tests import clips
 from tests.process import ROOT
 
@@ -76,8 +79,12 @@ def film(sources: Path) -> Path:
     (sources / "font.ttf").write_bytes(b"letters")
     inputs = ["-i", sources / "plain.mp4", "-i", sources / "words.srt", "-i", sources / "chapters.txt"]
     maps = ["-map", "0", "-map", "1", "-map_metadata", "2", "-map_chapters", "2", "-c", "copy", "-c:s", "srt"]
-    tags = ["-metadata:s:s", "language=eng", "-attach", sources / "font.ttf", "-metadata:s:t", "mimetype=font/ttf"]
-    ffmpeg(*inputs, *maps, *tags, sources / "film.mkv")
+    tags = ["-metadata:s:s", "language=eng", "-metadata:s:a", "language=fra", "-metadata:s:a", "title=VF"]
+    tags += ["-disposition:a", "original", "-disposition:s", "forced"]
+    clips.image(sources / "cover.png", clips.picture())
+    font = ["-attach", sources / "font.ttf", "-metadata:s:t:0", "mimetype=font/ttf"]
+    cover = ["-attach", sources / "cover.png", "-metadata:s:t:1", "mimetype=image/png"]
+    ffmpeg(*inputs, *maps, *tags, *font, *cover, sources / "film.mkv")
     return sources / "film.mkv"
 
 
@@ -109,8 +116,12 @@ def test_a_matroska_file_keeps_subtitles_chapters_and_attachments(film: Path, tm
     assert caplog.messages == []
     assert chapters(tmp_path / "out.mkv") == [(0, 1, "one"), (1, 2, "two")]
     with av.open(str(tmp_path / "out.mkv")) as container:
-        assert [stream.type for stream in container.streams] == ["video", "audio", "subtitle", "attachment"]
-        words, font = list(container.streams)[2:]
+        assert [stream.type for stream in container.streams] == ["video", "audio", "subtitle", "attachment", "video"]
+        sound, words, font, cover = list(container.streams)[1:]
+        assert (sound.metadata["language"], sound.metadata["title"]) == ("fra", "VF")
+        assert (sound.disposition, words.disposition) == (Disposition.original, Disposition.forced)
+        assert (cover.metadata["filename"], cover.disposition) == ("cover.png", Disposition.attached_pic)
+        assert bytes(next(container.demux(cover))) == (film.parent / "cover.png").read_bytes()
         assert (words.metadata["language"], font.metadata["filename"], bytes(font.data)) == (
             "eng",
             "font.ttf",
@@ -127,6 +138,37 @@ def test_what_another_kind_of_file_cannot_hold_is_told(film: Path, tmp_path: Pat
     told = [f"{film}: its attachments cannot be in a {kind} file; left out",
             f"{film}: its subtitle (srt) cannot be in a {kind} file; left out"]  # fmt: skip
     assert [message for message in caplog.messages if "audio" not in message] == told
+
+
+def test_a_file_is_locked_until_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "out.mp4"
+    options = {"width": 64, "height": 64, "time_base": Fraction(1, 10), "rate": Fraction(10)}
+    rename = os.replace
+
+    def while_another_run_starts(part: Path, path: Path) -> None:
+        with pytest.raises(OutputError, match="another run is writing it"):
+            VideoWriter(target, **options)
+        rename(part, path)
+
+    monkeypatch.setattr(os, "replace", while_another_run_starts)
+    assert write_video(target, clips.grey_frames(range(30), Fraction(1, 10))) == len(clips.times(target)) == 30
+
+
+def test_a_lock_of_a_file_that_got_its_name_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part, opened = tmp_path / "out.mp4.part", os.open
+
+    def and_then_it_is_renamed(path: Path, *flags: int) -> int:
+        file = opened(path, *flags)
+        monkeypatch.setattr(os, "open", opened)
+        os.replace(part, tmp_path / "out.mp4")
+        return file
+
+    monkeypatch.setattr(os, "open", and_then_it_is_renamed)
+    lock = locked(part)
+    assert os.path.samestat(os.fstat(lock), part.stat())
+    with pytest.raises(BlockingIOError):
+        locked(part)
+    os.close(lock)
 
 
 def test_two_runs_cannot_write_one_file_and_a_killed_one_is_no_obstacle(tmp_path: Path) -> None:

@@ -183,6 +183,10 @@ def test_no_frames_are_no_video(tmp_path: Path) -> None:
             Frame(np.zeros((64, 64, 3), np.uint8), 0, Fraction(1, 10)),
             "is not later than the frame before it",
         ),
+        (
+            Frame(np.zeros((64, 64, 3), np.uint8), -1, Fraction(1, 10)),
+            "is at -0.1 s; move all times to 0 or later",
+        ),
     ],
 )
 def test_a_frame_that_does_not_fit(tmp_path: Path, second: Frame, expected: str) -> None:

@@ -1,12 +1,12 @@
 """One training in a folder at a time."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jokr_rt.errors import OutputError, UsageError
+from jokr_rt.locks import locked
 
 LOCK = "training.lock"
 
@@ -21,7 +21,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = _locked(folder / LOCK)
+        file = locked(folder / LOCK)
     except BlockingIOError:
         raise UsageError(
             f"{folder}: another training is at work here; wait for its end, or choose another folder with -o"
@@ -36,18 +36,3 @@ def exclusive(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # not empty
             for each in made:
                 each.rmdir()
-
-
-def _locked(path: Path) -> int:
-    """A descriptor that holds the lock. Raises BlockingIOError where another process has it."""
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file), path.stat()):
-                    return file
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)  # its last holder removed the file in between: this one is nobody's

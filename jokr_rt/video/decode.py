@@ -13,7 +13,7 @@ import av
 from av import VideoCodecContext, VideoFrame, VideoStream
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Disposition
+from av.stream import AttachmentStream, Disposition, Stream
 
 from jokr_rt.errors import InputError, UsageError
 from jokr_rt.video import exif
@@ -63,6 +63,12 @@ def clock_start(container: InputContainer) -> Fraction:
     return min([Fraction(0), *starts])
 
 
+def is_attached(stream: Stream) -> bool:
+    """Whether it is a file within the file, such as a font, or a picture, which is a video stream to FFmpeg."""
+    is_picture = isinstance(stream, VideoStream) and bool(stream.disposition & Disposition.attached_pic)
+    return is_picture or isinstance(stream, AttachmentStream)
+
+
 class FileDecoder:
     """Pictures of a video file.
 
@@ -84,8 +90,8 @@ class FileDecoder:
         self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
         self.has_audio = bool(self._container.streams.audio)
-        others = (stream.type for stream in self._container.streams)
-        self.has_extras = bool(self._container.chapters()) or not {"subtitle", "attachment"}.isdisjoint(others)
+        others = (other.type == "subtitle" or is_attached(other) for other in self._container.streams)
+        self.has_extras = bool(self._container.chapters()) or any(others)
         self._start = round(clock_start(self._container) / self.time_base)
         self._duration = self._declared_duration()
         self.length_estimate = stream.frames or (round(self._duration * self.rate) if self._duration else None)
@@ -94,7 +100,7 @@ class FileDecoder:
         streams = self._container.streams
         stream = streams.best("video")
         # The cover of a piece of music is a video stream of one picture.
-        if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
+        if not isinstance(stream, VideoStream) or is_attached(stream):
             kinds = ", ".join(sorted({other.type for other in streams} - {"video"})) or "other data"
             raise InputError(f"{self._path}: there is no video in this file, only {kinds}")
         if stream.codec_context is None:

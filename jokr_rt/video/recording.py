@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from jokr_rt.documents import check_output
 from jokr_rt.errors import OutputError, UsageError
+from jokr_rt.locks import locked_output
 from jokr_rt.video.encode import FORMATS
 from jokr_rt.video.live_mux import Coding, LiveMux
 from jokr_rt.video.sound import SoundPacket, SoundTrack
@@ -50,11 +51,19 @@ class Recording:
         self._coding = coding
         self._whole_bytes = 0
         self._mux: LiveMux | None = None
+        self._lock: int | None = None  # of the file
 
     def open(self, sound: SoundTrack | None) -> None:
-        """Create the file. Raises OutputError."""
+        """Create the file. Raises OutputError, also where another run is writing it."""
         kind = FORMATS[self.path.suffix.lower()]
-        self._mux = LiveMux(f"file:{self.path}", kind, self._coding, sound, _OPTIONS[kind], str(self.path))
+        self._lock = locked_output(self.path)
+        try:
+            self._mux = LiveMux(f"file:{self.path}", kind, self._coding, sound, _OPTIONS[kind], str(self.path))
+        except BaseException:
+            if not self.path.stat().st_size:  # made by the lock
+                self.path.unlink()
+            self._unlock()
+            raise
 
     def write(self, image: NDArray[np.uint8], time_s: Fraction) -> None:
         """image: (height, width, 3) uint8 RGB. time_s: later than the last, on any clock. Raises OutputError."""
@@ -83,6 +92,12 @@ class Recording:
         finally:
             if not mux.frames:
                 self.path.unlink(missing_ok=True)
+            self._unlock()
+
+    def _unlock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     def abort(self) -> None:
         """A disk that hangs cannot be helped from here."""

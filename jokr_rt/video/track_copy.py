@@ -1,18 +1,20 @@
 """What a file has beside its pictures, brought into another: sound, subtitles, chapters and attachments."""
 
+import io
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
 from av import AudioStream, Packet
 from av.bitstream import BitStreamFilterContext
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.stream import AttachmentStream, Stream
 
 from jokr_rt.errors import InputError
-from jokr_rt.video.decode import clock_start, open_input
+from jokr_rt.video.decode import clock_start, is_attached, open_input
 from jokr_rt.video.sound import track_like
 
 _log = logging.getLogger(__name__)
@@ -56,18 +58,17 @@ class TrackCopy:
     def _add_sound(self, track: AudioStream, output: OutputContainer) -> None:
         if track.codec_context is None:
             raise InputError(f"{self._path}: no decoder for its sound; leave it out with --no-audio")
-        try:
-            if track.codec_context.name == "aac" and not track.codec_context.extradata:
-                self._converts[track.index] = self._unwrapped(track, output)
-            else:
-                self._converts[track.index] = _copied(output.add_stream_from_template(track))
-        except ValueError:  # says PyAV of a codec that this kind of file cannot hold
+        if not _fits(self._path, track.index, output.format.name):
             self._converts[track.index] = _coded(track, output)
             self._changed.append(track.codec_context.codec.canonical_name)
+        elif track.codec_context.name == "aac" and not track.codec_context.extradata:
+            self._converts[track.index] = self._unwrapped(track, output)
+        else:
+            self._converts[track.index] = _copied(_tagged(output.add_stream_from_template(track), track))
 
     def _unwrapped(self, track: AudioStream, output: OutputContainer) -> Convert:
         """In a transport stream each packet has a header of its own; other files have it once, at the start."""
-        copy = output.add_stream_from_template(track, opaque=False)
+        copy = _tagged(output.add_stream_from_template(track, opaque=False), track)
         copy.codec_context.extradata = self._aac_header(track.index)
         bare = BitStreamFilterContext("aac_adtstoasc", track)
         put = _copied(copy)
@@ -87,13 +88,10 @@ class TrackCopy:
         raise InputError(f"{self._path}: its sound has no data; leave it out with --no-audio")
 
     def _add_subtitle(self, track: Stream, output: OutputContainer) -> None:
-        try:
-            copy = output.add_stream_from_template(track)
-        except ValueError:
+        if track.codec_context is None or not _fits(self._path, track.index, output.format.name):
             self._changed.append(track.name or "of an unknown kind")
             return
-        copy.metadata.update({key: value for key, value in track.metadata.items() if key in ("language", "title")})
-        self._converts[track.index] = _copied(copy)
+        self._converts[track.index] = _copied(_tagged(output.add_stream_from_template(track), track))
 
     def _read(self) -> Iterator[Packet]:
         """Packets in the order of the file, addressed to the output."""
@@ -134,13 +132,46 @@ def copy_extras(path: Path, output: OutputContainer) -> None:
     with open_input(path) as source:
         if chapters := source.chapters():
             output.set_chapters(chapters)
-        attached = [stream for stream in source.streams if isinstance(stream, AttachmentStream)]
+        attached = [stream for stream in source.streams if is_attached(stream)]
         if attached and output.format.name != "matroska":
             _log.warning("%s: its attachments cannot be in a %s file; left out", path, output.format.name)
             return
         for stream in attached:
             name = stream.metadata.get("filename") or "attachment"
-            output.add_attachment(name, stream.mimetype or "application/octet-stream", bytes(stream.data or b""))
+            output.add_attachment(name, *_attachment(stream, source))
+
+
+def _attachment(stream: Stream, source: InputContainer) -> tuple[str, bytes]:
+    """MIME type and data. A picture is a stream of one packet to FFmpeg."""
+    if isinstance(stream, AttachmentStream):
+        return stream.mimetype or "application/octet-stream", bytes(stream.data or b"")
+    name = stream.codec_context.name if stream.codec_context else ""
+    kind = {"mjpeg": "image/jpeg", "png": "image/png"}.get(name, "application/octet-stream")
+    return kind, bytes(next(source.demux(stream)))
+
+
+def _fits(path: Path, index: int, kind: str) -> bool:
+    """Whether a track of `path` can be copied into a file of this kind: only its muxer knows, once it has a packet."""
+    with open_input(path) as source:
+        track = source.streams[index]
+        try:
+            with av.open(io.BytesIO(), "w", format=kind) as trial:
+                copy = trial.add_stream_from_template(track)
+                for packet in source.demux(track):
+                    if packet.dts is not None:
+                        packet.stream = copy
+                        trial.mux(packet)
+                        break
+        except (FFmpegError, ValueError):  # the latter is PyAV's, of a codec that FFmpeg does not list
+            return False
+    return True
+
+
+def _tagged(copy: Stream, track: Stream) -> Stream:
+    """A track that says of itself what the one that it is made of does: language, title; default or forced."""
+    copy.metadata.update({key: value for key, value in track.metadata.items() if key in ("language", "title")})
+    copy.disposition = track.disposition
+    return copy
 
 
 def _copied(copy: Stream) -> Convert:
@@ -155,7 +186,7 @@ def _copied(copy: Stream) -> Convert:
 def _coded(track: AudioStream, output: OutputContainer) -> Convert:
     wanted = track_like(track.codec_context)
     codec, rate = ("libopus", 48000) if output.format.name == "webm" else ("aac", wanted.rate)
-    made = output.add_stream(codec, rate=rate, layout=wanted.layout)
+    made = _tagged(output.add_stream(codec, rate=rate, layout=wanted.layout), track)
     assert isinstance(made, AudioStream)
 
     def convert(packet: Packet | None) -> Iterator[Packet]:

@@ -1,6 +1,5 @@
 """Writing a video: times copied from the frames, sound copied from another file, and a part file that always plays."""
 
-import fcntl
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from av.error import FFmpegError
 from jokr_rt.documents import check_output
 from jokr_rt.errors import InputError, JokrError, OutputError, UsageError
 from jokr_rt.frame import Frame
+from jokr_rt.locks import locked_output
 from jokr_rt.video.decode import FOLDER_RATE
 from jokr_rt.video.encode import FORMATS, PictureEncoder, open_output
 from jokr_rt.video.track_copy import TrackCopy, copy_extras
@@ -44,7 +44,8 @@ class VideoWriter:
     `part` is the path of the part file, `frames` the number of frames written; after a failed write, of those kept.
 
     Raises OutputError if the file cannot be written, or another run is writing it, UsageError for an unknown kind of
-    file or codec, InputError if `audio_from` cannot be read or a frame has another size or comes out of order.
+    file or codec, InputError if `audio_from` cannot be read or a frame has another size, or a time that is not later
+    than the one before, or below 0.
     """
 
     def __init__(
@@ -86,11 +87,12 @@ class VideoWriter:
             self._release()
             if self._lock is not None and self.part.exists() and not self.part.stat().st_size:
                 self.part.unlink()
+            self._unlock()
             raise
 
     def _prepare(self, overwrite: bool) -> OutputContainer:
         file_format = self._check_path(overwrite)
-        self._lock = _lock(self.part)
+        self._lock = locked_output(self.part)
         return open_output(self.part, file_format, self.time_base)
 
     @property
@@ -126,6 +128,8 @@ class VideoWriter:
         if (width, height) != (self.width, self.height):
             raise InputError(f"{where} is {width} x {height} pixels, the video {self.width} x {self.height}")
         pts = round(frame.pts * frame.time_base / self.time_base)
+        if pts < 0:  # such a picture would be lost (MP4), or have no time (Matroska)
+            raise InputError(f"{where} is at {float(pts * self.time_base):g} s; move all times to 0 or later")
         if self._last_pts is not None and pts <= self._last_pts:
             raise InputError(f"{where} is not later than the frame before it")
         self._mux_copies(pts * self.time_base)
@@ -154,6 +158,7 @@ class VideoWriter:
             os.truncate(self.part, self._whole_bytes)
         self.frames = _count_frames(self.part)
         kept = f"the first {self.frames} frames are in {self.part}"
+        self._unlock()
         return OutputError(f"{self.path}: cannot be written any further ({error.strerror}); {kept}")
 
     def _release(self) -> FFmpegError | None:
@@ -165,10 +170,13 @@ class VideoWriter:
             self._container.close()
         except FFmpegError as error:
             return error
-        finally:
-            if self._lock is not None:
-                os.close(self._lock)
         return None
+
+    def _unlock(self) -> None:
+        """Last of all: the part file must have its name, or be gone, before another run may have it."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     def _finish(self, audio_until: Fraction | None) -> None:
         """Write what the encoder still holds, the sound, and the index of the file."""
@@ -186,8 +194,11 @@ class VideoWriter:
         if self._last_pts is None:
             self.abort()
             raise OutputError(f"{self.path}: there were no frames to write")
-        self._finish(None)
-        self._keep()
+        try:
+            self._finish(None)
+            self._keep()
+        finally:
+            self._unlock()
 
     def _keep(self) -> None:
         os.replace(self.part, self.path)
@@ -202,9 +213,10 @@ class VideoWriter:
         if self._last_pts is None:
             self._release()
             self._discard()
-            return
-        with suppress(JokrError, BrokenPipeError):  # whoever stops early has an error of his own
-            self._finish(self._last_pts * self.time_base + self._frame_seconds)
+        else:
+            with suppress(JokrError, BrokenPipeError):  # whoever stops early has an error of his own
+                self._finish(self._last_pts * self.time_base + self._frame_seconds)
+        self._unlock()
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -216,20 +228,6 @@ class VideoWriter:
             self.close()
         else:
             self.abort()
-
-
-def _lock(part: Path) -> int:
-    """A file descriptor that locks a part file until it is closed, as when the process dies. Raises OutputError."""
-    try:
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise OutputError(f"{part}: cannot be written ({error.strerror})") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise OutputError(f"{part}: another run is writing it; choose another name, or wait for its end") from error
-    return descriptor
 
 
 def _count_frames(path: Path) -> int:
