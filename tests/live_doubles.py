@@ -139,7 +139,7 @@ class NumberModel:
     """In place of a `LiveModel`: a pose is the number that a frame shows, and is drawn as that number's picture.
 
     before: called with "extract" or "draw" and the number; it may take time, and raise. lost: numbers of the frames in
-    which there is no creature. shift: added to the number that is drawn.
+    which there is no creature. shift: added to the number that is drawn. familiar: in place of a `Familiarity`.
     """
 
     size = SIDE
@@ -150,8 +150,9 @@ class NumberModel:
         before: Callable[[str, int], None] = lambda stage, number: None,
         lost: Sequence[int] = (),
         shift: int = 0,
+        familiar: Any = None,
     ) -> None:
-        self._before, self._lost, self._shift = before, lost, shift
+        self._before, self._lost, self._shift, self._familiar = before, lost, shift, familiar
         self.forgotten = 0
         self.batches: list[int] = []
 
@@ -161,8 +162,8 @@ class NumberModel:
     def model(self) -> "NumberModel":
         return self
 
-    def familiarity(self) -> None:
-        """It has no frames to compare with."""
+    def familiarity(self) -> Any:
+        return self._familiar
 
     def extract(self, frames: Sequence[NDArray[np.uint8]]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         self.batches.append(len(frames))

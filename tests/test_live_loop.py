@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from jokr_rt.errors import EngineError, InputError, OutputError
 from jokr_rt.live.loop import COVER_S
@@ -144,6 +145,30 @@ def test_the_last_pose_is_held_while_the_creature_is_lost() -> None:
     numbers = [(number, live) for number, live, _, _ in spy.given]
     assert numbers[:22] == [*((n, True) for n in range(1, 10)), *[(9, False)] * 11, (21, True), (22, True)]
     assert (figures.held, figures.duplicates, figures.covers) == (11, 11, 0)
+
+
+class Doubting:
+    """In place of a `Familiarity`: doubts each frame in which no creature was found."""
+
+    doubt = ""
+
+    def see(self, keypoints: NDArray[np.float32], confidence: NDArray[np.float32], rgb: NDArray[np.uint8]) -> None:
+        self.doubt = "" if confidence.any() else "looks strange"
+
+
+def test_another_creature_is_told_of_once_and_so_is_the_return_of_the_known_one() -> None:
+    ran = rig(STEADY, seconds=1.5, model=NumberModel(lost=range(10, 21), familiar=Doubting()))
+    ran.run()
+    told = [words for words in ran.said if "strange" in words or "knows" in words]
+    assert told == ["live looks strange", "live shows the creature that the model knows again"]
+
+
+def test_another_target_is_no_return_of_the_creature() -> None:
+    model, other = (NumberModel(lost=range(1000), familiar=Doubting()) for _ in range(2))
+    ran = rig(STEADY, seconds=2.0, model=model, presses=[(1.0, "next")], more_targets=[other])
+    ran.run()
+    told = [words for words in ran.said if "strange" in words or "knows" in words]
+    assert told == ["live looks strange"] * 2
 
 
 def test_a_creature_that_was_never_there_is_not_drawn() -> None:

@@ -178,7 +178,7 @@ class Stream:
             return
         now = self._clock.now()
         if bool(self.doubt) != bool(self.pictures.doubt):
-            self._say(f"{self.name} {self.pictures.doubt or f'looks like {self.pictures.target.name} again'}")
+            self._say(f"{self.name} {self.pictures.doubt or 'shows the creature that the model knows again'}")
         self.doubt = self.pictures.doubt
         self.shown += 1
         self.held += not found
@@ -261,6 +261,7 @@ class Stream:
 
     def _next_target(self) -> None:
         self.pictures.next_target()
+        self.doubt = ""  # it is another creature that is looked for
         self._say(f"{self.name}: {self.pictures.target.name}")
 
     def _toggle_keypoints(self) -> None:
