@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -14,10 +14,8 @@ from jokr_rt.cli_options import TypedCommand, typed_command
 from jokr_rt.config import PRESETS, ModelConfig
 from jokr_rt.errors import UsageError, missing_extra
 
-if TYPE_CHECKING:
-    from jokr_rt.training.train import TrainOptions
-
 _PATH = click.Path(path_type=Path)
+AUTO = "auto"
 _MODEL = ["keypoints", "size", "extractor_size", "width"]
 
 
@@ -49,22 +47,42 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     "extractor_size = 128; weights in a table [weights]. What is typed here wins.",
 )
 @click.option(
-    "--preset", type=click.Choice(list(PRESETS)), default="full", show_default=True, help="Size of the model."
+    "--preset",
+    type=click.Choice([AUTO, *PRESETS]),
+    default=AUTO,
+    show_default=True,
+    help="Size of the model; auto: the largest that this machine trains well in the time given.",
 )
 @click.option("--keypoints", type=int, help="Joint keypoints.  [default: the preset's]")
 @click.option("--size", type=int, help="Side of the frames drawn, pixels.  [default: the preset's]")
 @click.option("--extractor-size", type=int, help="Side of the frames looked at, pixels.  [default: the preset's]")
 @click.option("--width", type=float, help="Multiplier of all channels.  [default: the preset's]")
-@click.option("--epochs", type=int, default=100, show_default=True, help="Times that the longer video is seen.")
-@click.option("--steps", type=int, help="Optimizer steps, instead of epochs.")
 @click.option(
-    "--batch", type=int, default=16, show_default=True, help="Frames of each video in a step, in all processes."
+    "--minutes", type=float, default=60.0, show_default=True, help="About how long to train, if --steps is not given."
+)
+@click.option("--steps", type=int, help="Optimizer steps.  [default: as many as --minutes allows]")
+@click.option(
+    "--geometry",
+    type=float,
+    default=0.4,
+    show_default=True,
+    help="Share of the steps, the first, that learn keypoints and shapes; the others learn pictures.",
 )
 @click.option(
-    "--lr", type=float, default=2e-4, show_default=True, help="Learning rate; falls to 0 over the second half."
+    "--coarse",
+    type=float,
+    help="Share of the steps for pictures, the first, at half the size.  [default: 0.5 where the size allows it]",
 )
 @click.option(
-    "--coarse", type=float, default=0.0, show_default=True, help="Share of the steps, first, at half the size."
+    "--batch", type=int, default=8, show_default=True, help="Frames of each video in a step, in all processes."
+)
+@click.option(
+    "--lr", type=float, default=5e-4, show_default=True, help="Learning rate; falls to 0 over each stage's second half."
+)
+@click.option(
+    "--mirror/--no-mirror",
+    default=None,
+    help="Whether the creatures face opposite ways.  [default: found by what the pictures show]",
 )
 @click.option("--weight", "weights", multiple=True, metavar="LOSS=W", help="Weight of a loss, such as diversity=4.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -75,10 +93,14 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     metavar="N",
     help="Keep every Nth frame from training, for jokr evaluate --holdout N.",
 )
-@click.option("--sheet-every", type=int, default=250, show_default=True, help="Steps between contact sheets.")
-@click.option("--save-every", type=int, default=250, show_default=True, help="Steps between checkpoints.")
+@click.option("--sheet-every", type=int, default=500, show_default=True, help="Steps between contact sheets.")
+@click.option("--save-every", type=int, default=500, show_default=True, help="Steps between checkpoints.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--precision", default="fp32", show_default=True, help="fp32 or bf16, of the large networks.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    help="Of the large networks.  [default: bf16 where it is measured to be faster]",
+)
 @click.option(
     "--compile", "compiled", is_flag=True, help="torch.compile the large networks: a slow start, then faster."
 )
@@ -89,6 +111,7 @@ def train(
     output: Path,
     config: dict[str, Any],
     weights: tuple[str, ...],
+    minutes: float,
     device: str,
     compiled: bool,
     resume: bool,
@@ -113,12 +136,12 @@ def train(
     with distributed.session():
         _let_typed_options_win(options)
         clips = [options.pop(name) for name in ("a", "a_masks", "b", "b_masks")]
-        hyperparameters = _hyperparameters(options, config.get("weights", {}), weights)
+        wanted = _wanted(options, config.get("weights", {}), weights)
         with loss_progress(lines=not as_json) if distributed.is_leader() else nullcontext() as show:
 
-            def report(step: int, steps: int, losses: dict[str, float]) -> None:
+            def report(step: int, steps: int, losses: dict[str, float], share: float) -> None:
                 if show is not None:
-                    show(step, steps, losses)
+                    show(step, steps, losses, share)
                 if as_json:
                     click.echo(json.dumps({"step": step, "steps": steps, "losses": losses}))
 
@@ -127,7 +150,8 @@ def train(
                     (clips[0], clips[2]),
                     (clips[1], clips[3]),
                     output,
-                    hyperparameters,
+                    wanted,
+                    minutes=minutes,
                     device=device,
                     compiled=compiled,
                     resume=resume,
@@ -152,34 +176,35 @@ def _told_how_to_go_on() -> Iterator[None]:
         raise KeyboardInterrupt(*interrupt.args, f"go on with: {before}{command}") from None
 
 
-def _hyperparameters(
-    options: dict[str, Any], weights: dict[str, float], typed_weights: tuple[str, ...]
-) -> "TrainOptions":
+def _wanted(options: dict[str, Any], weights: dict[str, float], typed_weights: tuple[str, ...]) -> dict[str, Any]:
+    """Fields of TrainOptions, None where the choice is left to the machine."""
     from jokr_rt.training.losses import LossWeights
-    from jokr_rt.training.train import TrainOptions
 
-    model = _config(options)
+    options["config"] = _config(options)
     try:
         options["weights"] = LossWeights(**weights | dict(_weight(text) for text in typed_weights))
     except TypeError:
         known = ", ".join(LossWeights.__dataclass_fields__)
         raise UsageError(f"--weight {' '.join(typed_weights)}: the losses are {known}") from None
-    return TrainOptions(config=model, **options)
+    return options
 
 
 def _let_typed_options_win(options: dict[str, Any]) -> None:
     """What is typed also overrules what the file says of it in other words: its steps, where --epochs is typed."""
     source = click.get_current_context().get_parameter_source
-    for typed, others in (("a", ["a_masks"]), ("b", ["b_masks"]), ("preset", _MODEL), ("epochs", ["steps"])):
+    for typed, others in (("a", ["a_masks"]), ("b", ["b_masks"]), ("preset", _MODEL), ("minutes", ["steps"])):
         if source(typed) is ParameterSource.COMMANDLINE:
             options.update((name, None) for name in others if source(name) is ParameterSource.DEFAULT_MAP)
 
 
-def _config(options: dict[str, Any]) -> ModelConfig:
-    """Take what describes the model out of `options`: the preset, and what differs from it."""
+def _config(options: dict[str, Any]) -> ModelConfig | None:
+    """Take what describes the model out of `options`: the preset, and what differs from it. None: to be chosen."""
     given = {name: options.pop(name) for name in _MODEL}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    preset = PRESETS[options.pop("preset")]
+    name = options.pop("preset")
+    if name == AUTO and not changes:
+        return None
+    preset = PRESETS["realtime" if name == AUTO else name]
     if "size" in changes and "extractor_size" not in changes:
         # A smaller picture keeps the preset's ratio, so that `--size 128` alone is a sensible model.
         changes["extractor_size"] = max(64, changes["size"] * preset.extractor_size // preset.size)

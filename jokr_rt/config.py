@@ -69,6 +69,7 @@ class ModelConfig:
 
 
 PRESETS = {
-    "full": ModelConfig(),
-    "realtime": ModelConfig(width=0.5, extractor_size=128),
+    "full": ModelConfig(keypoints=14, extractor_size=128),
+    "realtime": ModelConfig(keypoints=14, width=0.5, extractor_size=128),
+    "small": ModelConfig(keypoints=14, size=128, width=0.375, extractor_size=128),
 }

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from jokr_rt.evaluation.results import Evaluation
     from jokr_rt.evaluation.tables import Table as TableOfWords
 
-_SHOWN_LOSSES = ("reconstruction", "cycle", "adversarial", "confusion")
+_SHOWN_LOSSES = ("silhouette", "equivariance", "matching", "reconstruction", "perceptual", "cycle", "adversarial")
 _BAR = 20  # columns, so that the rest has room on 80
 _LINE_SECONDS = 30.0  # between lines about steps, where there is no terminal
-_LINE_STEPS = (1, 10)  # of a run: that it goes, and how long it will take
+_LINE_STEPS = (1, 30)  # of a run: that it goes, and how long it will take
 _WIDTH_OF_A_FILE = 160  # so that a table is not broken where stdout is no terminal
 
 
@@ -58,20 +58,22 @@ def frame_progress() -> Iterator[Callable[[int, int | None], None]]:
 @contextmanager
 def loss_progress(
     *, lines: bool = True, now: Callable[[], float] = time.monotonic
-) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
-    """Steps, time left and some losses on stderr. Yields what to call after a step.
+) -> Iterator[Callable[[int, int, dict[str, float], float], None]]:
+    """Steps, time left and some losses on stderr. Yields what to call after a step: with its number, the number of all,
+    its losses, and the share of the time that is done, about; for a step of one stage takes longer than of another.
 
     A bar on a terminal; elsewhere, with `lines`, a line after the first, the tenth and the last step, and every half a
     minute. now: seconds, from any origin.
     """
     console = Console(stderr=True)
-    columns = BarColumn(_BAR), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
+    columns = BarColumn(_BAR), TimeRemainingColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("")
+        task = progress.add_task("", total=1.0)
 
-        def update(step: int, steps: int, losses: dict[str, float]) -> None:
+        def update(step: int, steps: int, losses: dict[str, float], share: float) -> None:
             room = console.width - (_BAR + len(f" {steps}/{steps} 0:00:00  "))
-            progress.update(task, completed=step, total=steps, description=_losses_within(room, losses))
+            words = f"{step}/{steps} {_losses_within(room, losses)}"
+            progress.update(task, completed=share, description=words)
 
         yield update if console.is_terminal or not lines else _StepLines(console, now)
 
@@ -81,16 +83,16 @@ class _StepLines:
 
     def __init__(self, console: Console, now: Callable[[], float]) -> None:
         self._console, self._now = console, now
-        self._first: tuple[int, float] | None = None  # step, and when it was done; a resumed run begins anywhere
+        self._first: tuple[int, float, float] | None = None  # step, share and time; a resumed run begins anywhere
         self._said = -_LINE_SECONDS
 
-    def __call__(self, step: int, steps: int, losses: dict[str, float]) -> None:
+    def __call__(self, step: int, steps: int, losses: dict[str, float], share: float) -> None:
         at = self._now()
-        self._first = first, since = self._first or (step, at)
+        self._first = first, before, since = self._first or (step, share, at)
         if step - first + 1 not in _LINE_STEPS and step != steps and at - self._said < _LINE_SECONDS:
             return
         self._said = at
-        left = f", {_hours((at - since) / (step - first) * (steps - step))} left" if first < step < steps else ""
+        left = f", {_hours((at - since) / (share - before) * (1 - share))} left" if first < step < steps else ""
         words = f"step {step} of {steps}{left}: {_losses_within(_WIDTH_OF_A_FILE, losses)}"
         self._console.print(words, markup=False, highlight=False, soft_wrap=True)
 

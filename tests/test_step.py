@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from jokr_rt.config import ModelConfig
-from jokr_rt.training.geometry import inverse, registration, transform
+from jokr_rt.training.affine import inverse, registration, transform
 from jokr_rt.training.losses import LossWeights, matching_loss
 from jokr_rt.training.networks import soft_argmax
 from jokr_rt.training.step import Stepper

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jokr_rt.training.data import Clip, on_black
-from jokr_rt.training.geometry import transform
+from jokr_rt.training.affine import transform
 from jokr_rt.training.networks import cell_centres, render_heatmaps
 from jokr_rt.training.views import Backgrounds, Batch, Loader, background_plate
 from tests.tiny import creature_clips

@@ -23,7 +23,7 @@ Points = NDArray[np.floating]
 PEAK = 255.0
 PSNR_CAP = 100.0  # dB; two equal pictures would have infinitely many
 DRAWN_LEVEL = 24  # of 255: brighter than this in any channel is drawn, darker is the black around it
-MIN_DETERMINANT = 0.05  # as `jokr_rt.training.geometry.inverse` has it
+MIN_DETERMINANT = 0.05  # as `jokr_rt.training.affine.inverse` has it
 RIDGES = np.logspace(-6, 0, 13)
 FOLDS = 8
 SEED = 0
@@ -67,7 +67,7 @@ def gain_db(drawn: Frames, baseline: Frames, true: Frames, true_silhouettes: Sil
 def moved_by(theta: Points, keypoints: Points) -> Points:
     """Keypoints (T, K, 2) in the space of what the maps (T, 2, 3) warp to: inverse(theta)(k).
 
-    An image warped by theta shows at p what stood at theta(p). As `jokr_rt.training.geometry.inverse`, in numpy.
+    An image warped by theta shows at p what stood at theta(p). As `jokr_rt.training.affine.inverse`, in numpy.
     """
     linear, shift = theta[:, :, :2].astype(np.float64), theta[:, None, :, 2]
     a, b, c, d = linear[:, 0, 0], linear[:, 0, 1], linear[:, 1, 0], linear[:, 1, 1]

@@ -16,7 +16,7 @@ from jokr_rt.config import ModelConfig
 from jokr_rt.errors import CheckpointError, OutputError, UsageError
 from jokr_rt.training.networks import Model
 
-FORMAT = "jokr-checkpoint-2"  # 1: an extractor without skips
+FORMAT = "jokr-checkpoint-3"  # 2: a map for each pose, appearance from the keypoints' features
 Tensors = dict[str, torch.Tensor]
 
 
@@ -89,7 +89,10 @@ def read_tensors(path: Path, kind: str) -> tuple[Tensors, dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != kind:
-                raise CheckpointError(f"{path}: not a {kind} file, but {metadata.get('format', 'an unknown one')!r}")
+                found = metadata.get("format", "an unknown one")
+                old = "; an older version made it: train again, or use the bundle exported then, which still runs"
+                hint = old if found.rpartition("-")[0] == kind.rpartition("-")[0] else ""
+                raise CheckpointError(f"{path}: not a {kind} file, but {found!r}{hint}")
             return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["header"])  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         if isinstance(error, CheckpointError):

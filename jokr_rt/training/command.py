@@ -5,28 +5,34 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from jokr_rt.config import PRESETS
 from jokr_rt.errors import TrainingError, UsageError
 from jokr_rt.names import clip_names
 from jokr_rt.training import distributed
+from jokr_rt.training.auto import ENOUGH_STEPS, Choice, choose_options
 from jokr_rt.training.checkpoint import Checkpoint
 from jokr_rt.training.data import Clip, load_clip, on_black
 from jokr_rt.training.inspection import inspect_clips
 from jokr_rt.training.lock import exclusive
 from jokr_rt.training.log import HAS_TENSORBOARD
 from jokr_rt.training.networks import Model, soft_argmax
+from jokr_rt.training.options import TrainOptions
+from jokr_rt.training.orientation import facing
 from jokr_rt.training.recipe import CLIPS, CONFIG, write_recipe
-from jokr_rt.training.train import CHECKPOINT, Report, Training, TrainOptions
+from jokr_rt.training.train import CHECKPOINT, Report, Training, resumed_options
 
 
 def train_clips(
     sources: tuple[Path, Path],
     masks: tuple[Path | None, Path | None],
     output: Path,
-    options: TrainOptions,
+    wanted: dict[str, Any],
     *,
+    minutes: float,
     device: str,
     compiled: bool = False,
     resume: bool,
@@ -35,6 +41,9 @@ def train_clips(
     report: Report,
 ) -> Checkpoint:
     """Train from two clips into the folder `output`, telling `say` in words what happens and `report` every step.
+
+    wanted: fields of TrainOptions; what is None of `config`, `steps`, `coarse`, `precision` and `mirror` is chosen, see
+    `choose_options` and `facing`, and said; a run that is resumed keeps what it chose. minutes: for `steps`.
 
     Of several processes, each of which calls this within `distributed.session`, only the leader tells and writes.
     Raises UsageError where the folder holds a checkpoint or another training is at work there, InputError where there
@@ -48,9 +57,14 @@ def train_clips(
         if not distributed.is_leader():
             say = _keep_quiet
         team = f"{distributed.world_size()} processes, " if distributed.world_size() > 1 else ""
-        say(f"training on {where}, {team}{torch.get_num_threads()} threads, seed {options.seed}")
+        torch.set_flush_denormal(True)  # Gaussians' tails: arithmetic on them is slow on processors
+        say(f"training on {where}, {team}{torch.get_num_threads()} threads")
+        choice = None if resume else _choose(wanted, minutes, where, say)
+        options = resumed_options(output, wanted) if choice is None else choice.options
         clips = _load(sources, masks, options, say)
-        training = Training(clips, options, output, where)
+        if wanted.get("mirror") is None and not resume:
+            options = replace(options, mirror=_face_opposite_ways(clips, say))
+        training = Training(clips, options, output, where, None if choice is None else choice.pace)
         if resume:
             training.resume()
             say(f"resumed after step {training.step} of {training.steps}")
@@ -66,6 +80,40 @@ def train_clips(
             say(f"{clip.name}: keypoints with and without masks differ by {gap:.3f} of the half-width")
     say(f"trained {checkpoint.step} steps; next: jokr export {output / CHECKPOINT} -o {output.name}.jokr")
     return checkpoint
+
+
+def _choose(wanted: dict[str, Any], minutes: float, device: torch.device, say: Callable[[str], None]) -> Choice:
+    """What the machine chooses of what was not given, said in a line."""
+    choice = choose_options(wanted, minutes, device)
+    options, model, words = choice.options, choice.options.config, []
+    if choice.preset:
+        others = " or ".join(name for name in PRESETS if name != choice.preset)
+        words += [
+            f"preset {choice.preset} (--preset {others}): {model.size} x {model.size} pixels, width {model.width:g}, "
+            f"{model.keypoints} keypoints"
+        ]
+    if wanted.get("precision") is None:
+        words += [f"precision {options.precision}"]
+    if wanted.get("steps") is None:
+        words += [f"{options.steps} steps (--minutes, --steps)"]
+    if words:
+        say(f"chosen for this machine: {'; '.join(words)}")
+    if choice.pace is not None:
+        say(f"{options.steps} steps will take about {choice.pace.seconds(options) / 60:.0f} minutes")
+    if options.steps < ENOUGH_STEPS and wanted.get("steps") is None:
+        say(f"too few for good pictures, which take {ENOUGH_STEPS} and more: give it more --minutes")
+    return choice
+
+
+def _face_opposite_ways(clips: tuple[Clip, Clip], say: Callable[[str], None]) -> bool:
+    first, second = (clip.name for clip in clips)
+    found = facing(*clips)
+    ways = "opposite ways" if found.opposite else "the same way"
+    say(
+        f"{first} and {second} face {ways}{'' if found.sure else ', as far as can be seen'}; "
+        f"if not, say {'--no-mirror' if found.opposite else '--mirror'}"
+    )
+    return found.opposite
 
 
 def _load(
@@ -114,7 +162,7 @@ def _device(name: str) -> torch.device:
 
 
 def _run_compiled(training: Training, report: Report) -> Checkpoint:
-    training.stepper.compile()
+    training.compile()
     try:
         return training.run(report)
     except RuntimeError as error:  # compiled at the first call of each network, and of its gradient

@@ -2,12 +2,13 @@
 
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,6 +31,14 @@ class Clip:
     frames: Tensor
     has_masks: bool
     held_out: int = 0
+
+    def resized(self, size: int) -> "Clip":
+        """The same with frames of a smaller size, which divides theirs."""
+        factor = self.frames.shape[-1] // size
+        if factor == 1:
+            return self
+        small = [F.avg_pool2d(frames.float(), factor).round().byte() for frames in self.frames.split(32)]
+        return replace(self, frames=torch.cat(small))
 
     def references(self, count: int) -> NDArray[np.uint8]:
         """Up to `count` frames spread over the clip, the object on black: (R, size, size, 3) uint8."""

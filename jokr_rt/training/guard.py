@@ -16,10 +16,12 @@ WARM_UP = 50  # steps that may show anything
 SHOWN_STEPS = 20  # so many in a row must show what is wrong
 ONE_SPOT = 0.02  # mean distance of the keypoints from their centre, in half-widths: a pixel of a hundred
 MISSING = 0.05  # share of the object, or of what is around it, that a drawn silhouette must have at least
+AREAS = 0.02, 50.0  # what a map between two creatures can make of an area: 7 times smaller or larger either way
 ONE_COLOUR = 0.05  # contrast of the drawn pictures, as a share of the true ones'
 
 _SLOWER = "a lower --lr"
 _EXPLODED_HINT = f"{_SLOWER}, and clips in which both creatures face the same way"
+_MAP_HINT = "--mirror or --no-mirror, whichever it was not, or a lower --lr"
 _SPOT_HINT = f"{_SLOWER}, masks of the creatures (--a-masks, --b-masks), or more --weight diversity=W"
 _SILHOUETTE_HINT = f"{_SLOWER}, and look whether the masks are white on the creature and nowhere else"
 _COLOUR_HINT = f"{_SLOWER}, and masks of the creatures (--a-masks, --b-masks)"
@@ -57,9 +59,17 @@ class Guard:
         """Whether the last step was faulty, so that what it led to is not to be kept."""
         return bool(self._faults)
 
-    def watch(self, step: int, losses: Mapping[str, float], sights: Sights | None = None) -> Fault | None:
-        """Tell what `step`, counted from 1, was like. Returns a fault that has lasted for as long as it may."""
+    def watch(
+        self, step: int, losses: Mapping[str, float], sights: Sights | None = None, area: float | None = None
+    ) -> Fault | None:
+        """Tell what `step`, counted from 1, was like. Returns a fault that has lasted for as long as it may.
+
+        area: by how much the map between the creatures changes areas; negative where it turned inside out.
+        """
         self._faults = dict(self._exploded(losses))
+        if area is not None and not AREAS[0] < area < AREAS[1]:
+            what = f"the map between {' and '.join(self._names)} has collapsed (it changes areas {area:.2g} times)"
+            self._faults["map"] = Fault(what, _MAP_HINT, SHOWN_STEPS)
         if sights is not None and step > WARM_UP:
             self._faults |= self._seen(sights)
         self._since = {name: self._since.get(name, 0) + 1 for name in self._faults}

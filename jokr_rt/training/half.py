@@ -38,11 +38,10 @@ class Halved(nn.Module):
 
 
 class HalvedTransformer(nn.Module):
-    """Localises and samples in 16 bits; regresses, renders and places in float32."""
+    """Samples in 16 bits; renders and places in float32."""
 
     def __init__(self, transformer: SpatialTransformer, dtype: torch.dtype) -> None:
         super().__init__()
-        transformer.localization = nn.Sequential(Halved(transformer.localization, dtype), Cast(torch.float32))
         self.transformer = transformer
         self.dtype = dtype
 
@@ -65,7 +64,7 @@ def halved(model: Model, dtype: torch.dtype = torch.float16) -> Model:
     to_float = Cast(torch.float32)
     heads: dict[tuple[nn.Module, str], list[nn.Module]] = {
         (extractor, "keypoint_head"): [to_float, extractor.keypoint_head.float()],
-        (extractor, "appearance_head"): [extractor.appearance_head, to_float],
+        (extractor.looks, "head"): [extractor.looks.head, to_float],
     }
     for name in {"head", "colours", "mask"} & dict(generator.named_children()).keys():  # export makes two of the one
         heads[generator, name] = [getattr(generator, name), to_float]

@@ -4,6 +4,7 @@ Keypoints are (N, K, 2) in [-1, 1], images (N, 3, H, W) in [-1, 1], masks (N, 1,
 Where several processes each have a share of the views, the mean of what they return is the loss of all views.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jokr_rt.training import distributed
-from jokr_rt.training.geometry import compose
 from jokr_rt.training.networks import squared_distance_map
 
 EPSILON = 1e-6  # inside every logarithm and root: without it training ends in NaN
@@ -21,20 +21,25 @@ FOREGROUND = 4.0  # a pixel of the object counts 1 + this much
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Reconstruction, confusion and cycle as published; the others from trials. 0 switches a loss off."""
+    """Of the geometry, then of the texture, from trials: see benchmarks/NOTES.md. 0 switches a loss off."""
 
+    silhouette: float = 100.0
+    equivariance: float = 4.0
     confusion: float = 1.0
-    matching: float = 20.0
-    reconstruction: float = 10.0
-    cycle: float = 10.0
-    adversarial: float = 0.1
-    affine: float = 10.0
-    silhouette: float = 10.0
-    sparsity: float = 0.5
+    matching: float = 5.0
+    sparsity: float = 1.0
     coverage: float = 20.0
     diversity: float = 4.0
     temporal: float = 0.0
-    equivariance: float = 5.0
+
+    reconstruction: float = 10.0
+    differences: float = 10.0
+    perceptual: float = 1.0
+    mask: float = 5.0
+    shape: float = 5.0
+    cycle: float = 2.0
+    adversarial: float = 0.1
+    features: float = 1.0
 
 
 def reconstruction_loss(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -43,8 +48,23 @@ def reconstruction_loss(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return (weight * (image - target).abs()).mean() / distributed.mean(weight.mean())
 
 
+def differences_loss(image: Tensor, target: Tensor, scales: int = 3) -> Tensor:
+    """Sum over scales, each half as large as the one before, of mean |d image - d target|, d being the difference of
+    neighbours across and down: L1 of edges and fur, which L1 of colours alone smears (Mathieu et al. 2016, eq. 6)."""
+    error, total = image - target, image.new_zeros(())
+    for _ in range(scales):
+        total = total + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        error = F.avg_pool2d(error, 2)
+    return total
+
+
+def feature_matching_loss(drawn: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Mean over a critic's levels of mean |drawn - real| (Wang et al. 2018, eq. 4)."""
+    return torch.stack([(some - other).abs().mean() for some, other in zip(drawn, real, strict=True)]).mean()
+
+
 def silhouette_loss(drawn: Tensor, mask: Tensor) -> Tensor:
-    """mean((drawn - mask)^2): the generator's own mask against the object's."""
+    """mean((drawn - mask)^2): what was drawn as a silhouette against the object's."""
     return F.mse_loss(drawn, mask)
 
 
@@ -85,18 +105,8 @@ def matching_loss(first: Tensor, second: Tensor) -> Tensor:
 
 
 def keypoint_distance(first: Tensor, second: Tensor) -> Tensor:
-    """mean sqrt(|first - second|^2 + epsilon): used for cycle consistency, there-and-back and equivariance."""
+    """mean sqrt(|first - second|^2 + epsilon): used for cycle consistency and equivariance."""
     return ((first - second).square().sum(-1) + EPSILON).sqrt().mean()
-
-
-def identity_loss(there: Tensor, back: Tensor) -> Tensor:
-    """mean |there o back - identity|^2: the two spatial transformers undo each other."""
-    return (compose(there, back) - _identity(there)).square().mean()
-
-
-def affine_loss(theta: Tensor, anchor: Tensor) -> Tensor:
-    """mean (theta - anchor)^2 + variance of theta over the batch: near one map (2, 3), and the same for every pose."""
-    return (theta - anchor).square().mean() + theta.var(dim=0, unbiased=False).mean()
 
 
 def sparsity_loss(mass: Tensor, mask: Tensor) -> Tensor:
@@ -126,7 +136,3 @@ def diversity_loss(keypoints: Tensor, distance: float = 0.15) -> Tensor:
 def temporal_loss(keypoints: Tensor, following: Tensor) -> Tensor:
     """mean |k(t) - k(t + 1)|^2 over neighbouring frames (temporal coherence)."""
     return (keypoints - following).square().sum(-1).mean()
-
-
-def _identity(like: Tensor) -> Tensor:
-    return torch.eye(2, 3, dtype=like.dtype, device=like.device)

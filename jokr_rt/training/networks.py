@@ -10,7 +10,6 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from jokr_rt.config import GAUSSIAN_STD, ModelConfig
 from jokr_rt.training.distributed import BatchNorm
@@ -82,7 +81,8 @@ def _gradient(ctx: torch.autograd.function.BackwardCFunction, upstream: Tensor) 
 affine_grid_sample.register_autograd(_gradient, setup_context=_remember)
 
 
-def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+def conv(inputs: int, outputs: int) -> nn.Conv2d:
+    """That halves a picture's sides."""
     return nn.Conv2d(inputs, outputs, kernel_size=4, stride=2, padding=1)
 
 
@@ -107,33 +107,35 @@ class KeypointExtractor(nn.Module):
         super().__init__()
         self.config = config
         widths = [config.channels(full) for full in (64, 128, 256, 512, 1024)]
-        encoder: list[nn.Module] = [_conv(3, widths[0]), nn.LeakyReLU(0.2)]
+        encoder: list[nn.Module] = [conv(3, widths[0]), nn.LeakyReLU(0.2)]
         for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
-            encoder += [_conv(inputs, outputs), BatchNorm(outputs), nn.LeakyReLU(0.2)]
+            encoder += [conv(inputs, outputs), BatchNorm(outputs), nn.LeakyReLU(0.2)]
         decoder: list[nn.Module] = []
         for inputs, outputs in zip(widths[:0:-1], widths[-2::-1], strict=True):
             decoder += [_up(inputs, outputs), BatchNorm(outputs), nn.ReLU()]
         self.encoder = nn.Sequential(*encoder)
         self.decoder = nn.Sequential(*decoder)
         self.keypoint_head = nn.Conv2d(widths[0], config.keypoints, kernel_size=1)
-        self.appearance_head = nn.Conv2d(widths[0], 3, kernel_size=1)
-        # About unit variance, as strong as the heatmaps: else the generator long tells the videos apart by pose.
-        nn.init.normal_(self.appearance_head.weight, std=2 / widths[0] ** 0.5)
+        self.looks = AppearanceEncoder(config)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, size, size) in [-1, 1] -> keypoint logits (N, K, E/2, E/2) and appearance (N, 3, size/2, size/2).
 
-        E is `extractor_size`; the frame is averaged down to it, and the appearance map is brought back up.
+        E is `extractor_size`; the frame is averaged down to it. The appearance is the same at all places.
         Frames of another size give the same keypoints and an appearance of half that size.
         """
+        side = frames.shape[-1] // 2
+        frames = self.reduced(frames)
+        return self.find(frames), self.looks(frames)[:, :, None, None].expand(-1, -1, side, side)
+
+    def find(self, frames: Tensor) -> Tensor:
+        """The keypoint logits alone."""
+        return self.keypoint_head(self._features(self.reduced(frames)))
+
+    def reduced(self, frames: Tensor) -> Tensor:
+        """Frames averaged down to what is looked at."""
         reduction = frames.shape[-1] // self.config.extractor_size
-        if reduction > 1:
-            frames = F.avg_pool2d(frames, reduction)
-        features = self._features(frames)
-        appearance = self.appearance_head(features)
-        if reduction > 1:
-            appearance = F.interpolate(appearance, scale_factor=reduction, mode="bilinear", align_corners=False)
-        return self.keypoint_head(features), appearance
+        return F.avg_pool2d(frames, reduction) if reduction > 1 else frames
 
     def _features(self, features: Tensor) -> Tensor:
         skips = []
@@ -149,48 +151,38 @@ class KeypointExtractor(nn.Module):
         return features
 
 
-class DomainClassifier(nn.Module):
-    """Which of the two videos do these keypoints belong to? Training only."""
+class AppearanceEncoder(nn.Module):
+    """What a creature looks like, in three numbers in [-1, 1] for the whole frame: no place for a pose to hide."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Flatten()]
-        inputs = 2 * config.keypoints
-        for outputs in (512, 256, 128):
-            layers += [nn.Linear(inputs, outputs), nn.Dropout(0.2), nn.LeakyReLU(0.2)]
-            inputs = outputs
-        self.layers = nn.Sequential(*layers, nn.Linear(inputs, 1))
+        widths = [config.channels(full) for full in (32, 64, 128, 128)]
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip([3, *widths[:-1]], widths, strict=True):
+            layers += [conv(inputs, outputs), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(widths[-1], 3)
 
-    def forward(self, keypoints: Tensor) -> Tensor:
-        """(N, K, 2) -> logit (N,) of "from video B"."""
-        return self.layers(keypoints).squeeze(1)
+    def forward(self, frames: Tensor) -> Tensor:
+        """(N, 3, E, E) in [-1, 1] -> (N, 3)."""
+        return torch.tanh(self.head(self.layers(frames).mean((2, 3))))
 
 
 class SpatialTransformer(nn.Module):
-    """The affine map from one video's pose space to the other's, read off the heatmaps; identity at the start."""
+    """The affine map from one video's pose space to the other's: one for the pair, the identity at the start.
+
+    A map read off each pose's heatmaps, as the paper has it, gave nothing on frames that training had not seen, and let
+    training fail; its authors' release has one map for the pair, too.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        hidden, features = config.channels(32), config.channels(64)
-        self.localization = nn.Sequential(
-            nn.Conv2d(config.keypoints, hidden, kernel_size=7), nn.MaxPool2d(2), nn.ReLU(),
-            nn.Conv2d(hidden, features, kernel_size=5), nn.MaxPool2d(2), nn.ReLU(),
-        )  # fmt: skip
-        side = ((config.extractor_map_size - 6) // 2 - 4) // 2
-        self.regressor = nn.Linear(features * side * side, 6)
-        self.start_from(torch.eye(2, 3))
-
-    @torch.no_grad()
-    def start_from(self, theta: Tensor) -> None:
-        """Make it the constant map theta (2, 3)."""
-        self.regressor.weight.zero_()
-        self.regressor.bias.copy_(theta.flatten())
+        self.theta = nn.Parameter(torch.eye(2, 3))
 
     def locate(self, keypoints: Tensor) -> Tensor:
         """Keypoints (N, K, 2) -> theta (N, 2, 3), in the sense of `affine_grid_sample`."""
-        heatmaps = render_heatmaps(keypoints, self.config.extractor_map_size)
-        return self.regressor(self.localization(heatmaps).flatten(1)).unflatten(1, (2, 3))
+        return self.theta.expand(len(keypoints), -1, -1)
 
     def forward(self, keypoints: Tensor) -> tuple[Tensor, Tensor]:
         """Keypoints (N, K, 2) -> theta (N, 2, 3) and their heatmaps, warped (N, K, size/2, size/2)."""
@@ -199,32 +191,24 @@ class SpatialTransformer(nn.Module):
         return theta, affine_grid_sample(heatmaps, theta)
 
 
-class Generator(nn.Module):
-    """U-Net from (warped heatmaps, appearance) to the object on black. Its fourth output map is the object's mask."""
+class _UNet(nn.Module):
+    """U-Net whose outputs are twice as large as its inputs (N, inputs, H, H), H a multiple of 32."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, inputs: int, outputs: int) -> None:
         super().__init__()
         down = [config.channels(full) for full in (64, 128, 256, 512, 512)]
         up = [config.channels(full) for full in (512, 256, 128, 64, 64)]
         self.down = nn.ModuleList()
-        for level, (inputs, outputs) in enumerate(zip([config.keypoints + 3, *down[:-1]], down, strict=True)):
+        for level, (before, after) in enumerate(zip([inputs, *down[:-1]], down, strict=True)):
             inner = 0 < level < len(down) - 1  # no statistics over the first level, nor over one that may be 1 x 1
-            self.down.append(nn.Sequential(_conv(inputs, outputs), *[BatchNorm(outputs)] * inner, nn.LeakyReLU(0.2)))
+            self.down.append(nn.Sequential(conv(before, after), *[BatchNorm(after)] * inner, nn.LeakyReLU(0.2)))
         self.up = nn.ModuleList()
         skips = [0, *down[-2::-1]]
-        for inputs, skip, outputs in zip([down[-1], *up[:-1]], skips, up, strict=True):
-            self.up.append(nn.Sequential(_up(inputs + skip, outputs), BatchNorm(outputs), nn.ReLU()))
-        self.head = _up(up[-1], 4)
+        for before, skip, after in zip([down[-1], *up[:-1]], skips, up, strict=True):
+            self.up.append(nn.Sequential(_up(before + skip, after), BatchNorm(after), nn.ReLU()))
+        self.head = _up(up[-1], outputs)
 
-    def forward(self, warped: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, K, H, H) and (N, 3, H, H) -> image (N, 3, 2H, 2H) in [-1, 1] on black (-1), mask (N, 1, 2H, 2H)."""
-        colours, mask = self.head(self.features(warped, appearance)).split([3, 1], dim=1)
-        mask = torch.sigmoid(mask)
-        return (torch.tanh(colours) + 1) * mask - 1, mask
-
-    def features(self, warped: Tensor, appearance: Tensor) -> Tensor:
-        """What the head makes image and mask of. (N, K, H, H) and (N, 3, H, H) -> (N, C, H, H)."""
-        features = torch.cat([warped, appearance], dim=1)
+    def _features(self, features: Tensor) -> Tensor:
         skips = []
         for layer in self.down:
             features = layer(features)
@@ -235,25 +219,33 @@ class Generator(nn.Module):
         return features
 
 
-class PatchDiscriminator(nn.Module):
-    """Real or drawn, patch by patch (Isola et al. 2017), one output map for each video. Training only.
-
-    Spectrally normalised (Miyato et al. 2018): normalised by each picture's statistics instead, it magnified faint
-    lattices on black, and the generator learnt to draw them.
-    """
+class Generator(_UNet):
+    """From (warped heatmaps, appearance) to the object on black. Its fourth output map is the object's mask."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        widths = [config.channels(full) for full in (64, 128, 256)]
-        layers: list[nn.Module] = []
-        for inputs, outputs in zip([3, *widths[:-1]], widths, strict=True):
-            layers += [spectral_norm(_conv(inputs, outputs)), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(widths[-1], 2, kernel_size=4, padding=1)))
+        super().__init__(config, config.keypoints + 3, 4)
 
-    def forward(self, images: Tensor, domain: Tensor) -> Tensor:
-        """Images (N, 3, size, size), domain (N,) int64 of 0 or 1 -> scores (N, h, w)."""
-        scores = self.layers(images)
-        return scores[torch.arange(len(scores), device=scores.device), domain]
+    def forward(self, warped: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, K, H, H) and (N, 3, H, H) -> image (N, 3, 2H, 2H) in [-1, 1] on black (-1), mask (N, 1, 2H, 2H)."""
+        colours, mask = self.head(self.features(warped, appearance)).split([3, 1], dim=1)
+        mask = torch.sigmoid(mask)
+        return (torch.tanh(colours) + 1) * mask - 1, mask
+
+    def features(self, warped: Tensor, appearance: Tensor) -> Tensor:
+        """What the head makes image and mask of. (N, K, H, H) and (N, 3, H, H) -> (N, C, H, H)."""
+        return self._features(torch.cat([warped, appearance], dim=1))
+
+
+class SilhouetteDrawer(_UNet):
+    """From heatmaps alone to what either creature's silhouette is in that pose. Training only."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, config.keypoints, 2)
+        self.size = config.size
+
+    def forward(self, heatmaps: Tensor) -> Tensor:
+        """(N, K, H, H) -> logits (N, 2, 2H, 2H) of the object of video A and of B."""
+        return self.head(self._features(heatmaps))
 
 
 class Model(nn.Module):

@@ -8,13 +8,15 @@
     size = 256
     extractor_size = 128
     width = 0.5
-    steps = 20000               # or epochs
-    batch = 16
-    lr = 2e-4
+    steps = 20000               # or minutes = 60.0
+    geometry = 0.4              # share of the steps, the first ones, that learn keypoints and shapes
+    coarse = 0.5                # share of the others at half the size, the first ones
+    batch = 8
+    lr = 5e-4
     seed = 0
-    coarse = 0.0                # share of the steps at half the size, the first ones
-    sheet_every = 250
-    save_every = 250
+    mirror = false              # whether the creatures face opposite ways
+    sheet_every = 500
+    save_every = 500
     precision = "fp32"          # or "bf16"
     holdout = 5                 # keep every fifth frame from training, for `jokr evaluate --holdout 5`
 
@@ -34,7 +36,7 @@ import tomli_w
 from jokr_rt.config import PRESETS, ModelConfig
 from jokr_rt.errors import OutputError, UsageError
 from jokr_rt.training.losses import LossWeights
-from jokr_rt.training.train import TrainOptions
+from jokr_rt.training.options import TrainOptions
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -50,7 +52,7 @@ def recipe_keys() -> dict[str, Any]:
     """The type of every key that a recipe may have; of `weights`, which is a table, dict."""
     fields = get_type_hints(ModelConfig) | get_type_hints(TrainOptions)
     del fields["config"]
-    return dict.fromkeys((*CLIPS, "preset"), str) | fields | {"weights": dict}
+    return dict.fromkeys((*CLIPS, "preset"), str) | fields | {"minutes": float, "weights": dict}
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -65,8 +67,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except ValueError as error:  # TOMLDecodeError, or not UTF-8
         raise UsageError(f"{path}: not a TOML file: {error}") from None
     recipe = _checked(path, "", values, recipe_keys())
-    if "preset" in recipe and recipe["preset"] not in PRESETS:
-        raise UsageError(f"{path}: preset must be {' or '.join(PRESETS)}, not {recipe['preset']!r}")
+    if "preset" in recipe and recipe["preset"] not in ("auto", *PRESETS):
+        raise UsageError(f"{path}: preset must be auto, {' or '.join(PRESETS)}, not {recipe['preset']!r}")
     if "weights" in recipe:
         recipe["weights"] = _checked(path, "weights.", recipe["weights"], get_type_hints(LossWeights))
     return recipe | {key: str(path.parent / recipe[key]) for key in CLIPS if key in recipe}

@@ -1,136 +1,137 @@
-"""The training loop: progress, contact sheets, checkpoints, resuming."""
+"""The training loop: both stages, progress, contact sheets, checkpoints, resuming."""
 
-import math
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from jokr_rt.config import ModelConfig
-from jokr_rt.errors import CheckpointError, OutputError, TrainingError, UsageError
+from jokr_rt.errors import CheckpointError, OutputError, TrainingError
 from jokr_rt.interrupt import deferred_interrupt
 from jokr_rt.training import distributed
+from jokr_rt.training.affine import determinant
 from jokr_rt.training.checkpoint import Checkpoint, Tensors, read_tensors, save_checkpoint, write_tensors
 from jokr_rt.training.data import Clip, on_black
+from jokr_rt.training.geometry import GeometryNetworks, GeometryStage, first_map
 from jokr_rt.training.guard import Fault, Guard, not_numbers
 from jokr_rt.training.log import MetricsLog
-from jokr_rt.training.losses import LossWeights
-from jokr_rt.training.networks import render_heatmaps, soft_argmax
-from jokr_rt.training.sheet import save_sheet
+from jokr_rt.training.networks import Model, render_heatmaps, soft_argmax
+from jokr_rt.training.options import Pace, TrainOptions
+from jokr_rt.training.perception import Features
+from jokr_rt.training.sheet import save_geometry_sheet, save_sheet
 from jokr_rt.training.sights import Sights
-from jokr_rt.training.step import Stepper
-from jokr_rt.training.views import Loader
+from jokr_rt.training.stage import Stage, recompute_statistics
+from jokr_rt.training.texture import TextureStage
+from jokr_rt.training.views import GeometryLoader, TextureLoader
 
 CHECKPOINT = "checkpoint.safetensors"
 RESUME = "resume.safetensors"
-RESUME_FORMAT = "jokr-training-2"
-PRECISIONS = ("fp32", "bf16")
+RESUME_FORMAT = "jokr-training-3"
 REFERENCES = 8  # frames of each video that a checkpoint carries for appearance and parity
-RAMP = (0.1, 0.3)  # shares of the steps; see `Training._ramp`
-SETTLING_SHARE = 0.4  # of the steps, the last; see `Stepper.set_phase`
+BACKGROUNDS = (0.1, 0.3)  # shares of the geometry's steps between which backgrounds come in
+MATCHING = 0.1  # share of the geometry's steps in which the other video comes in
+CRITIC = (0.3, 0.5)  # shares of the texture's steps between which the critic's word comes in
+STATISTICS_BATCHES = 8
+STATISTICS_STEP = 2**40  # batches that no step sees
 
-Report = Callable[[int, int, dict[str, float]], None]  # step, steps in all, losses
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to train. epochs, batch and lr as published; an epoch shows as many frames as the longer clip has.
-
-    steps: instead of epochs, if given. batch: frames of each video in a step, in all processes. coarse: share of the
-    steps, the first ones, that draw at half the size, which takes a third of the time. sheet_every, save_every: steps.
-    precision: "fp32", or "bf16" for the large networks, all else staying fp32. holdout: keep the last of each so many
-    frames of either clip from training, to measure on; 0 for none.
-    """
-
-    config: ModelConfig = ModelConfig()
-    epochs: int = 100
-    steps: int | None = None
-    batch: int = 16
-    lr: float = 2e-4
-    seed: int = 0
-    coarse: float = 0.0
-    sheet_every: int = 250
-    save_every: int = 250
-    precision: str = "fp32"
-    holdout: int = 0
-    weights: LossWeights = field(default_factory=LossWeights)
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "sheet_every", "save_every", "lr"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
-        if self.steps is not None and self.steps <= 0:
-            raise UsageError(f"steps must be positive, not {self.steps}")
-        if self.batch < 2:
-            raise UsageError("batch must be at least 2")
-        if self.batch % distributed.world_size():
-            raise UsageError(
-                f"batch must divide into {distributed.world_size()} processes, which {self.batch} does not"
-            )
-        if not 0 <= self.coarse <= 1:
-            raise UsageError(f"coarse must be between 0 and 1, not {self.coarse}")
-        if self.coarse and (self.config.size // 2) % max(64, self.config.extractor_size):
-            raise UsageError(
-                f"coarse needs a size that can be halved, {2 * max(64, self.config.extractor_size)} or its multiple, "
-                f"not {self.config.size}"
-            )
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"precision must be {' or '.join(PRECISIONS)}, not {self.precision!r}")
-        if self.holdout < 0 or self.holdout == 1:
-            raise UsageError(f"holdout must be 0, or 2 or more: a frame of so many is kept out; not {self.holdout}")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed must be 0 or more and below 2^63, not {self.seed}")
-        for name, weight in asdict(self.weights).items():
-            if not 0 <= weight < math.inf:
-                raise UsageError(f"the weight {name} must be 0 or more, not {weight}")
-
-    def to_recipe(self) -> dict[str, Any]:
-        """All hyperparameters as `jokr_rt.training.recipe` has them: epochs or steps, and a table of weights."""
-        values = asdict(self)
-        del values["steps" if self.steps is None else "epochs"]
-        weights = values.pop("weights")
-        return values.pop("config") | values | {"weights": weights}
-
-    def total_steps(self, clips: tuple[Clip, Clip]) -> int:
-        if self.steps is not None:
-            return self.steps
-        return self.epochs * math.ceil(max(len(clip.frames) for clip in clips) / self.batch)
+Report = Callable[[int, int, dict[str, float], float], None]  # step, steps in all, losses, share of the time done
 
 
 class Training:
-    """A training run in a folder. `run` returns when the last step is done; interrupted, it has saved."""
+    """A training run in a folder. `run` returns when the last step is done; interrupted, it has saved.
 
-    def __init__(self, clips: tuple[Clip, Clip], options: TrainOptions, folder: Path, device: torch.device) -> None:
+    `stage` is what learns now: first a `GeometryStage`, then a `TextureStage`. `model` is what is kept of the first
+    when the second begins.
+    """
+
+    def __init__(
+        self,
+        clips: tuple[Clip, Clip],
+        options: TrainOptions,
+        folder: Path,
+        device: torch.device,
+        pace: Pace | None = None,
+    ) -> None:
         torch.manual_seed(options.seed)
-        self.clips, self.options, self.folder = clips, options, folder
-        self.steps = options.total_steps(clips)
-        self.stepper = Stepper(options.config, options.weights, options.lr, device, options.precision)
-        self.coarse_steps = round(options.coarse * self.steps)
-        self.loader = Loader(
-            clips,
-            options.batch,
-            options.seed,
-            device,
-            backgrounds=self._ramp,
-            coarse_steps=self.coarse_steps,
-            neighbours=options.weights.temporal > 0,
-            settling=self._settles,
-        )
-        self.guard = Guard((clips[0].name, clips[1].name))
+        self.pace = pace or Pace()
+        self.clips, self.options, self.folder, self.device = clips, options, folder, device
+        self.steps = options.steps
+        self.model = Model(options.config)
+        self.features = Features() if options.weights.perceptual else None  # here, for its file may be missing
         self.step = 0
         self.saved_step: int | None = None
+        self._compiles = False
+        self._begin_geometry()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be made: {error.strerror}; choose another folder with -o") from None
 
     @property
+    def in_geometry(self) -> bool:
+        return isinstance(self.stage, GeometryStage)
+
+    @property
+    def stage_step(self) -> int:
+        """Steps of the present stage that are done."""
+        return self.step if self.in_geometry else self.step - self.options.geometry_steps
+
+    @property
+    def stage_steps(self) -> int:
+        """Steps that the present stage has."""
+        return self.options.geometry_steps if self.in_geometry else self.steps - self.options.geometry_steps
+
+    @property
     def lr(self) -> float:
-        """Learning rate of the next step: falls to 0 over the second half."""
-        return self.options.lr * min(1.0, 2 * (1 - self.step / self.steps))
+        """Learning rate of the next step: falls to 0 over the second half of each stage."""
+        return self.options.lr * min(1.0, 2 * (1 - self.stage_step / self.stage_steps))
+
+    def _begin_geometry(self) -> None:
+        options = self.options
+        self.guard = Guard((self.clips[0].name, self.clips[1].name))
+        self.loader: GeometryLoader | TextureLoader = GeometryLoader(
+            self.clips,
+            options.batch,
+            options.seed,
+            self.device,
+            size=options.config.extractor_size,
+            neighbours=options.weights.temporal > 0,
+            backgrounds=lambda step: _rise(step / options.geometry_steps, *BACKGROUNDS),
+        )
+        start = first_map(*self.clips, options.mirror)
+        self.stage: Stage[Any] = GeometryStage(self.model, options.weights, start, options.precision, self.device)
+
+    def _begin_texture(self) -> None:
+        """Freeze what the geometry has come to, and go on with it."""
+        geometry = self.stage.average
+        self._recompute_statistics(geometry)
+        self.stage.hand_over(geometry, self.model)
+        self._enter_texture(geometry)
+
+    def _enter_texture(self, geometry: torch.nn.Module) -> None:
+        assert isinstance(geometry, GeometryNetworks)
+        options = self.options
+        self.guard = Guard((self.clips[0].name, self.clips[1].name))
+        self.loader = TextureLoader(
+            self.clips, options.batch, options.seed, self.device, coarse=lambda step: step < options.coarse_steps
+        )
+        self.stage = TextureStage(self.model, geometry, self.features, options.weights, options.precision, self.device)
+        if self._compiles:
+            self.stage.compile()
+
+    @torch.no_grad()
+    def _recompute_statistics(self, networks: torch.nn.Module) -> None:
+        batches = (self.loader.make(STATISTICS_STEP + index) for index in range(STATISTICS_BATCHES))
+        recompute_statistics(networks, (self.stage.look(networks, batch) for batch in batches))
+
+    def compile(self) -> None:
+        """Let `torch.compile` make the large networks faster; the first steps of each stage are slow then."""
+        self._compiles = True
+        self.stage.compile()
 
     def run(self, report: Report) -> Checkpoint:
         """Train to the last step and log each, see `MetricsLog`. On Ctrl-C the step is finished and saved, then
@@ -145,37 +146,60 @@ class Training:
                 lr, values = self.lr, self._advance()
                 if log is not None:
                     log.write(self.step, lr, values)
-                    report(self.step, self.steps, values)
-                if self.step == self.steps:
+                    report(self.step, self.steps, values, self._share_done())
+                ends = self.stage_step == self.stage_steps
+                if ends:
                     self._fail_for(self.guard.at_the_end())
-                is_shown = self.step % self.options.sheet_every == 0 or self.step == self.steps
+                is_shown = self.step % self.options.sheet_every == 0 or ends
                 stop = distributed.anyone(interrupt.requested)
                 is_due = self.step % self.options.save_every == 0 or self.step == self.steps or stop
                 if not self.guard.suspects and (is_shown or is_due):
-                    self._fail_for(self._unfit())  # the losses are of the weights before the step
+                    model = self.kept()
+                    self._fail_for(self._unfit(model))  # the losses are of the weights before the step
                     if is_shown and leads:
-                        self._save_sheet()
+                        self._save_sheet(model)
                     if is_due:
-                        self.save()
+                        self._save(model)
+                if ends and self.step < self.steps:
+                    self._begin_texture()
                 if stop:
                     raise KeyboardInterrupt(*([self._saved()] if self.saved_step else []))
         return self.checkpoint()
 
+    def _share_done(self) -> float:
+        return self.pace.seconds(self.options, self.step) / self.pace.seconds(self.options)
+
     def _advance(self) -> dict[str, float]:
         """One step. Its losses, or TrainingError."""
-        self.stepper.set_phase(self.lr, settling=self._settles(self.step))
-        found = self.stepper.step(self.loader.batch(self.step), self._ramp(self.step))
+        step, share = self.stage_step, self.stage_step / self.stage_steps
+        self.stage.set_rate(self.lr)
+        batch = self.loader.batch(step)
+        found = self.stage.step(batch, _rise(share, 0, MATCHING) if self.in_geometry else _rise(share, *CRITIC))
         values = {name: value.item() for name, value in found.items()}
         self.step += 1
-        self.stepper.follow(self.step)
-        self._fail_for(self.guard.watch(self.step, values, Sights(*self.stepper.sights.tolist())))
+        self.stage.follow(step + 1)
+        self._fail_for(self.guard.watch(step + 1, values, Sights(*self.stage.sights.tolist()), self._area()))
         return values
 
+    def _area(self) -> float | None:
+        """By how much the map changes areas; negative where it mirrors and should not, or the reverse."""
+        if not isinstance(self.stage, GeometryStage):
+            return None
+        theta = self.stage.learner.transformer.theta.detach()
+        return determinant(theta[None]).item() * (-1 if self.options.mirror else 1)
+
+    def kept(self) -> Model:
+        """The model as it is now, in eval mode, by averaged weights. Its generator learns in the second stage only."""
+        model = copy.deepcopy(self.model)
+        average = copy.deepcopy(self.stage.average)
+        self._recompute_statistics(average)
+        self.stage.hand_over(average, model)
+        return model.eval()
+
     @torch.inference_mode()
-    def _unfit(self) -> Fault | None:
+    def _unfit(self, model: Model) -> Fault | None:
         """Whether the model to be kept finds and draws numbers."""
-        model = self.stepper.average.eval()
-        frames = torch.cat([clip.frames[:1] for clip in self.clips]).to(self.stepper.device).float() / 255
+        frames = torch.cat([clip.frames[:1] for clip in self.clips]).to(self.device).float() / 255
         logits, looks = model.extractor(on_black(frames))
         heatmaps = render_heatmaps(soft_argmax(logits)[0], model.config.heatmap_size)
         images, _ = model.generator(heatmaps, looks)
@@ -195,41 +219,32 @@ class Training:
             else "nothing of this run was saved"
         )
 
-    def _save_sheet(self) -> None:
-        model = self.stepper.average
-        if self.step < self.coarse_steps:
-            model = model.resized(model.config.size // 2)
-        save_sheet(self.folder / f"sheet-{self.step:06d}.png", model, self.clips)
+    def _save_sheet(self, model: Model) -> None:
+        path = self.folder / f"sheet-{self.step:06d}.png"
+        if isinstance(self.stage, GeometryStage):
+            save_geometry_sheet(path, model, self.stage.average.drawer.eval(), self.clips)
+        else:
+            coarse = self.stage_step < self.options.coarse_steps
+            save_sheet(path, model.resized(model.config.size // 2) if coarse else model, self.clips)
 
-    def _ramp(self, step: int) -> float:
-        """How much of the backgrounds and of the late losses there is: rises from 0 to 1.
-
-        At first the keypoints find the object, on black, undisturbed; they get nowhere near as far otherwise.
-        """
-        first, last = RAMP
-        return min(1.0, max(0.0, (step / self.steps - first) / (last - first)))
-
-    def _settles(self, step: int) -> bool:
-        return step / self.steps >= 1 - SETTLING_SHARE
-
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self, model: Model | None = None) -> Checkpoint:
         domains = {domain: clip.name for domain, clip in zip("ab", self.clips, strict=True)}
         references = {domain: clip.references(REFERENCES) for domain, clip in zip("ab", self.clips, strict=True)}
-        return Checkpoint(self.stepper.average.eval(), domains, references, self.step, self.options.to_recipe())
+        return Checkpoint(model or self.kept(), domains, references, self.step, self.options.to_recipe())
 
     def save(self) -> None:
-        """Write what is needed to export and to resume, each file atomically; the leader does, for all."""
+        """Write what is needed to resume and, once there are pictures, to export; each file atomically."""
+        self._save(self.kept())
+
+    def _save(self, model: Model) -> None:
         self.saved_step = self.step
         if not distributed.is_leader():
             return
-        save_checkpoint(self.folder / CHECKPOINT, self.checkpoint())
-        tensors: Tensors = {f"networks.{name}": value for name, value in self.stepper.networks.state_dict().items()}
-        for name, optimizer in self.stepper.optimizers.items():
-            for index, slots in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizers.{name}.{index}.{slot}": value for slot, value in slots.items()}
-        tensors["random.cpu"] = torch.get_rng_state()
-        if self.stepper.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.stepper.device)
+        if not self.in_geometry:
+            save_checkpoint(self.folder / CHECKPOINT, self.checkpoint(model))
+        tensors: Tensors = self.stage.tensors() | {"random.cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
         write_tensors(self.folder / RESUME, tensors, {"step": self.step, "options": self._fingerprint()}, RESUME_FORMAT)
 
     def resume(self) -> None:
@@ -243,30 +258,42 @@ class Training:
             differing = next(key for key in ours if theirs.get(key) != ours[key])
             made = f"{differing} = {theirs.get(differing)}, not {ours[differing]}"
             raise CheckpointError(f"{self.folder / RESUME}: made with {made}; resume with the same options and clips")
-        stepper = self.stepper
-        stepper.networks.load_state_dict(_below(tensors, "networks."))
-        for name, optimizer in stepper.optimizers.items():
-            state: dict[int, Tensors] = {}
-            for key, value in _below(tensors, f"optimizers.{name}.").items():
-                index, _, slot = key.partition(".")
-                state.setdefault(int(index), {})[slot] = value
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors and stepper.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["random.cuda"], stepper.device)
+        random = {name: tensors.pop(name) for name in ("random.cpu", "random.cuda") if name in tensors}
         self.step = self.saved_step = int(header["step"])
+        if "learner.generator.head.weight" in tensors:
+            self.stage.average.load_state_dict(_below(tensors, "frozen."))
+            self.stage.hand_over(self.stage.average, self.model)
+            self._enter_texture(self.stage.average)
+        self.stage.load(tensors)
+        torch.set_rng_state(random["random.cpu"])
+        if "random.cuda" in random and self.device.type == "cuda":
+            torch.cuda.set_rng_state(random["random.cuda"], self.device)
+        if self.in_geometry and self.stage_step == self.stage_steps:
+            self._begin_texture()
 
     def _fingerprint(self) -> dict[str, object]:
         """What must be the same for a resumed run to be the run it resumes."""
         options = asdict(self.options)
-        for free in ("epochs", "steps", "sheet_every", "save_every"):
+        for free in ("sheet_every", "save_every"):
             del options[free]
         model, weights = options.pop("config"), options.pop("weights")
         lengths = [len(clip.frames) for clip in self.clips]
-        return (
-            model | options | {"steps": self.steps, "frames": lengths} | {f"weight {n}": w for n, w in weights.items()}
-        )
+        return model | options | {"frames": lengths} | {f"weight {n}": w for n, w in weights.items()}
 
 
 def _below(tensors: Tensors, prefix: str) -> Tensors:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def resumed_options(folder: Path, wanted: dict[str, Any]) -> TrainOptions:
+    """Those to go on with in a folder; what is None in `wanted` is what its run chose. Raises CheckpointError."""
+    _, header = read_tensors(folder / RESUME, RESUME_FORMAT)
+    chosen = dict(header["options"])
+    model = ModelConfig.from_json({name: chosen.pop(name) for name in asdict(ModelConfig())})
+    left_open = {name: chosen[name] for name, value in wanted.items() if value is None and name in chosen}
+    return TrainOptions(**wanted | left_open | {"config": wanted.get("config") or model})
+
+
+def _rise(share: float, first: float, last: float) -> float:
+    """From 0 at `first` to 1 at `last`."""
+    return min(1.0, max(0.0, (share - first) / (last - first)))

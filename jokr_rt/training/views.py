@@ -2,59 +2,62 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from jokr_rt.training import distributed
+from jokr_rt.training.affine import SmoothWarp, random_affine, warp
 from jokr_rt.training.data import Clip, on_black
-from jokr_rt.training.geometry import SmoothWarp, random_affine, warp
-
-PLAIN_SETTLING = 4  # keypoints are cheap to find, and what a few poses say of two sets of them is mostly chance
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What one step sees: 2n views, first n of video A, then n of B. All chance in a step is in here.
+class GeometryBatch:
+    """What a step of the first stage sees: 2n views, first n of video A, then n of B. All chance in a step is in here.
 
-    inputs: (G * 2n, 3, size, size) in [-1, 1], what the extractor looks at, in G groups: the augmented views; their
-    neighbours in time, if wanted; the augmented views once more under `extra`; other frames to take looks from, warped
-    and on black.
-    plain: (2m, 3, size, size) in [-1, 1], first m of video A: these other frames as they are, as they will be met at
-    run time; while the model settles, PLAIN_SETTLING times as many, with further ones after each video's n.
-    targets: (2n, 4, size, size) in [0, 1], RGB and mask of the augmented views.
-    base: (2n, 2, 3), maps from augmented views to plain frames. other: the same for the frames to take looks from.
-    extra: smooth maps from views "once more" to augmented ones.
-    shake: (2n, 2, 3), what drawn frames are warped by before the critics see them.
-    bend: (2n, 2, 3) and usual: (2n, 1, 1) bool, see `Stepper._draw`.
+    inputs: (G * 2n, 3, E, E) in [-1, 1], what the extractor looks at, in G groups: the augmented views; their
+    neighbours in time, if wanted; the augmented views once more under `extra`. masks: (2n, 1, E, E) in [0, 1], of the
+    augmented views. base: (2n, 2, 3), maps from augmented views to plain frames. extra: smooth maps from views "once
+    more" to augmented ones.
     """
 
     inputs: Tensor
-    plain: Tensor
-    targets: Tensor
+    masks: Tensor
     base: Tensor
-    other: Tensor
     extra: SmoothWarp
+
+
+@dataclass(frozen=True)
+class TextureBatch:
+    """What a step of the second stage sees: 2n views, as above.
+
+    inputs: (2n, 3, size, size) in [-1, 1], the augmented views that keypoints are found in. targets: (2n, 4, size,
+    size) in [0, 1], RGB and mask of the same. looks: (2n, 3, size, size) in [-1, 1], other frames, whose looks are
+    lent, warped and on black. base: (2n, 2, 3), maps from augmented views to plain frames. shake: (2n, 2, 3), what
+    drawn frames are warped by before a critic sees them. bend: (2n, 2, 3) and usual: (2n, 1, 1) bool, see
+    `TextureStage`.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    looks: Tensor
+    base: Tensor
     shake: Tensor
     bend: Tensor
     usual: Tensor
 
-    def share(self, count: int) -> "Batch":
-        """This process's views, where `count` are those of each video in all processes."""
-        kept = {name: value for name, value in vars(self).items() if name != "extra"}
-        shares = {name: distributed.share(value, count) for name, value in kept.items()}
-        return Batch(**shares, extra=self.extra.share(count))
+
+B = TypeVar("B", GeometryBatch, TextureBatch)
 
 
-class Loader:
+class _Loader(Generic[B]):
     """Batches of `count` views of each clip, for step after step. One thread makes the next while this one is used.
 
     The batch of a step depends on the seed and the step alone, so that a resumed run sees what a whole one would have.
-    backgrounds: share of the views that may have a background, at each step. coarse_steps: so many first batches are
-    of half the size. neighbours: whether to add the views' neighbours in time. other_looks: whether looks come from
-    another frame than the one to be drawn.
+    backgrounds: share of the views that may have a background, at each step.
     """
 
     def __init__(
@@ -65,77 +68,120 @@ class Loader:
         device: torch.device,
         *,
         backgrounds: Callable[[int], float] = lambda step: 1.0,
-        coarse_steps: int = 0,
-        neighbours: bool = False,
-        other_looks: bool = True,
-        settling: Callable[[int], bool] = lambda step: False,
     ) -> None:
-        self.count, self.seed, self.device = count, seed, device
-        self.share, self.coarse_steps = backgrounds, coarse_steps
-        self.neighbours, self.other_looks, self.settling = neighbours, other_looks, settling
+        self.count, self.seed, self.device, self.share = count, seed, device, backgrounds
         self.frames = [clip.frames.to(device) for clip in clips]
         self.backgrounds = Backgrounds(clips, device)
         self._maker = ThreadPoolExecutor(1, "jokr-views")
-        self._coming: tuple[int, Future[Batch]] | None = None
+        self._coming: tuple[int, Future[B]] | None = None
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> B:
         """The batch of this step; starts to make the next step's."""
         if self._coming is None or self._coming[0] != step:
-            self._coming = step, self._maker.submit(self._make, step)
+            self._coming = step, self._maker.submit(self.make, step)
         ready = self._coming[1].result()
-        self._coming = step + 1, self._maker.submit(self._make, step + 1)
+        self._coming = step + 1, self._maker.submit(self.make, step + 1)
         return ready
 
     @torch.no_grad()
-    def _make(self, step: int) -> Batch:
+    def make(self, step: int) -> B:
+        """The batch of this step, made here and now."""
         random = torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + step) % 2**63)
-        picks = [self._pick(len(frames), random) for frames in self.frames]
+        batch = self._views(step, random)
+        if distributed.world_size() == 1:
+            return batch
+        values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+        return type(batch)(**{name: self._share(value) for name, value in values.items()})
 
-        def views(chosen: Sequence[Tensor]) -> Tensor:
-            picked = torch.cat([frames[index] for frames, index in zip(self.frames, chosen, strict=True)])
-            whole = picked.float() / 255
-            return F.avg_pool2d(whole, 2) if step < self.coarse_steps else whole
+    def _views(self, step: int, random: torch.Generator) -> B:
+        raise NotImplementedError
 
-        first, neighbours, looks = zip(*picks, strict=True)
-        now, plain = views(first), views(looks)
-        base, other, shake, bend = (random_affine(len(now), random) for _ in range(4))
-        extra = SmoothWarp(random_affine(len(now), random, degrees=15, scale=0.15), random)
-        augmented = warp(now, base)
-        seen = [augmented, *([warp(views(neighbours), base)] if self.neighbours else []), extra.warp(augmented)]
-        inputs = [
-            self.backgrounds.compose(part, side, self.share(step), random)
-            for group in seen
-            for side, part in enumerate(group.chunk(2))
-        ]
-        if self.settling(step):
-            looks = tuple(self._with_more(*each, random) for each in zip(looks, self.frames, strict=True))
-        met = [
-            self.backgrounds.keep(part, side, self.share(step), random)
-            for side, part in enumerate(views(looks).chunk(2))
-        ]
-        # Appearance is read off an object on black, as export does; so no background can find its way into it.
-        inputs.append(on_black(warp(plain, other)))
-        usual = torch.rand(len(now), 1, 1, generator=random, device=self.device) < 0.5
-        batch = Batch(torch.cat(inputs), torch.cat(met), augmented, base, other, extra, shake, bend, usual)
-        return batch.share(self.count) if distributed.world_size() > 1 else batch
+    def _share(self, value: Tensor | SmoothWarp) -> Any:
+        if isinstance(value, SmoothWarp):
+            return value.share(self.count)
+        return distributed.share(value, self.count)
 
-    def _pick(self, length: int, random: torch.Generator) -> Tensor:
-        """Indices (3, n) of frames, of their neighbours in time, and of frames to take looks from."""
+    def _integers(self, low: int, high: int, random: torch.Generator) -> Tensor:
+        return torch.randint(low, high, (self.count,), generator=random, device=self.device)
 
-        def integers(low: int, high: int) -> Tensor:
-            return torch.randint(low, high, (self.count,), generator=random, device=self.device)
+    def _picked(self, indices: Sequence[Tensor]) -> Tensor:
+        """Frames (2n, 4, size, size) in [0, 1]."""
+        picked = [frames[index] for frames, index in zip(self.frames, indices, strict=True)]
+        return torch.cat(picked).float() / 255
 
-        now = integers(0, length - 1)
-        swap = integers(0, 2) == 0  # time runs both ways
-        first, second = torch.where(swap, now + 1, now), torch.where(swap, now, now + 1)
+    def _composed(self, views: Tensor, step: int, random: torch.Generator) -> Tensor:
+        parts = views.chunk(2)
+        return torch.cat(
+            [self.backgrounds.compose(part, side, self.share(step), random) for side, part in enumerate(parts)]
+        )
+
+
+class GeometryLoader(_Loader[GeometryBatch]):
+    """neighbours: whether to add the views' neighbours in time. size: side of the views, which divides the clips'."""
+
+    def __init__(
+        self,
+        clips: tuple[Clip, Clip],
+        count: int,
+        seed: int,
+        device: torch.device,
+        *,
+        size: int,
+        neighbours: bool,
+        backgrounds: Callable[[int], float] = lambda step: 1.0,
+    ) -> None:
+        small = clips[0].resized(size), clips[1].resized(size)
+        super().__init__(small, count, seed, device, backgrounds=backgrounds)
+        self.neighbours = neighbours
+
+    def _views(self, step: int, random: torch.Generator) -> GeometryBatch:
+        first, second = [], []
+        for frames in self.frames:
+            now = self._integers(0, len(frames) - 1, random)
+            swap = self._integers(0, 2, random) == 0  # time runs both ways
+            first.append(torch.where(swap, now + 1, now))
+            second.append(torch.where(swap, now, now + 1))
+        base = random_affine(2 * self.count, random, degrees=10, scale=0.15)
+        extra = SmoothWarp(random_affine(2 * self.count, random, degrees=15, scale=0.15), random)
+        augmented = warp(self._picked(first), base)
+        seen = [augmented, *([warp(self._picked(second), base)] if self.neighbours else []), extra.warp(augmented)]
+        inputs = torch.cat([self._composed(group, step, random) for group in seen])
+        return GeometryBatch(inputs, augmented[:, 3:].contiguous(), base, extra)
+
+
+class TextureLoader(_Loader[TextureBatch]):
+    """coarse: whether the batch of a step is of half the size."""
+
+    def __init__(
+        self,
+        clips: tuple[Clip, Clip],
+        count: int,
+        seed: int,
+        device: torch.device,
+        *,
+        coarse: Callable[[int], bool] = lambda step: False,
+        backgrounds: Callable[[int], float] = lambda step: 1.0,
+    ) -> None:
+        super().__init__(clips, count, seed, device, backgrounds=backgrounds)
+        self.coarse = coarse
+
+    def _views(self, step: int, random: torch.Generator) -> TextureBatch:
+        first = [self._integers(0, len(frames), random) for frames in self.frames]
         # Any frame but the one to be drawn: were it the same, its looks would give away its pose.
-        looks = (first + integers(1, length)) % length if self.other_looks else first
-        return torch.stack([first, second, looks])
+        worn = [
+            (index + self._integers(1, len(frames), random)) % len(frames)
+            for index, frames in zip(first, self.frames, strict=True)
+        ]
+        base, other, shake, bend = (random_affine(2 * self.count, random) for _ in range(4))
+        usual = torch.rand(2 * self.count, 1, 1, generator=random, device=self.device) < 0.5
+        now, plain = self._sized(self._picked(first), step), self._sized(self._picked(worn), step)
+        augmented = warp(now, base)
+        # Appearance is read off an object on black, as export does; so no background can find its way into it.
+        looks = on_black(warp(plain, other))
+        return TextureBatch(self._composed(augmented, step, random), augmented, looks, base, shake, bend, usual)
 
-    def _with_more(self, index: Tensor, frames: Tensor, random: torch.Generator) -> Tensor:
-        """Indices of frames, and as many again of any as make it PLAIN_SETTLING times as many."""
-        count = (PLAIN_SETTLING - 1) * len(index)
-        return torch.cat([index, torch.randint(len(frames), (count,), generator=random, device=self.device)])
+    def _sized(self, frames: Tensor, step: int) -> Tensor:
+        return F.avg_pool2d(frames, 2) if self.coarse(step) else frames
 
 
 def background_plate(clip: Clip) -> Tensor:
@@ -174,13 +220,6 @@ class Backgrounds:
         behind = torch.where(choice == 0, torch.zeros_like(rgb), behind)
         composed = rgb * mask + behind * (1 - mask)
         return torch.where(choice >= 3, rgb, composed) * 2 - 1
-
-    def keep(self, views: Tensor, domain: int, share: float, random: torch.Generator) -> Tensor:
-        """The same with their own background; all but this share on black."""
-        if not self.masked[domain]:
-            return views[:, :3] * 2 - 1
-        kept = torch.rand((len(views), 1, 1, 1), generator=random, device=views.device) < share
-        return torch.where(kept, views[:, :3] * 2 - 1, on_black(views))
 
     def _plates(self, like: Tensor, random: torch.Generator) -> Tensor:
         plates = self.plates[torch.randint(len(self.plates), (len(like),), generator=random, device=random.device)]

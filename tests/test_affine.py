@@ -6,7 +6,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from jokr_rt.training.geometry import SmoothWarp, compose, inverse, random_affine, registration, transform, warp
+from jokr_rt.training.affine import SmoothWarp, compose, inverse, random_affine, registration, transform, warp
 from jokr_rt.training.networks import affine_grid_sample, cell_centres, render_heatmaps, soft_argmax
 
 entries = st.floats(-0.4, 0.4)

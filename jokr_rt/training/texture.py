@@ -1,0 +1,174 @@
+"""The second stage: pictures. The geometry is frozen; a generator learns to draw each video from its keypoints."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jokr_rt.training import losses
+from jokr_rt.training.affine import inverse, transform, warp
+from jokr_rt.training.critics import PatchDiscriminator
+from jokr_rt.training.data import on_black
+from jokr_rt.training.geometry import GeometryNetworks, own
+from jokr_rt.training.losses import LossWeights
+from jokr_rt.training.networks import (
+    Model,
+    affine_grid_sample,
+    render_heatmaps,
+    soft_argmax,
+)
+from jokr_rt.training.perception import Features, perceptual_loss
+from jokr_rt.training.sights import measure_sights
+from jokr_rt.training.stage import Losses, Stage, averaged, placed, weighted
+from jokr_rt.training.views import TextureBatch
+
+DISCRIMINATOR_RATE = 0.4  # of the learning rate
+LATE = ("adversarial", "features")  # come in with the ramp: a critic of what is not yet a picture says nothing
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the generator made of 2n views, first n of video A, then n of B.
+
+    keypoints: (2n, K, 2), found in the views. destination: (2n, K, 2), the poses of their plain frames in the other
+    video's space. images (2n, 3, S, S) in [-1, 1] and masks (2n, 1, S, S): the views drawn again. retargeted, shapes:
+    the same of the other creature in the destination.
+    """
+
+    keypoints: Tensor
+    destination: Tensor
+    images: Tensor
+    masks: Tensor
+    retargeted: Tensor
+    shapes: Tensor
+
+
+class TextureNetworks(nn.Module):
+    """What the texture learns."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.generator = model.generator
+        self.looks = model.extractor.looks.requires_grad_(True)
+
+
+class TextureStage(Stage[TextureNetworks]):
+    """Generator and appearance encoder learn, against a critic of pictures. The geometry does not change any more.
+
+    The generator meets in training what it will meet when it retargets: heatmaps warped by the map, and the other
+    video's poses. Of these no true picture is known; the drawer tells their silhouettes, the extractor must find their
+    keypoints again, and the critic judges them.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        geometry: GeometryNetworks,
+        features: Features | None,
+        weights: LossWeights,
+        precision: str,
+        device: torch.device,
+    ) -> None:
+        """model: with what the geometry has come to. features: for the perceptual loss, if it is wanted."""
+        self.weights, self.geometry = weights, geometry
+        self.features = None if features is None else placed(features, device)
+        self.theta = torch.stack([model.stn_a2b.theta, model.stn_b2a.theta]).detach().to(device)
+        super().__init__(
+            TextureNetworks(model),
+            PatchDiscriminator(model.config),
+            geometry,
+            rates={},
+            critic_rate=DISCRIMINATOR_RATE,
+            precision=precision,
+            device=device,
+        )
+
+    def step(self, batch: TextureBatch, ramp: float) -> Losses:
+        """Learn from a batch. ramp in [0, 1] scales what comes in late. Returns the unweighted losses."""
+        self.learner.train()
+        true, mask = on_black(batch.targets), batch.targets[:, 3:]
+        drawn = self._draw(batch, self.learner)
+        found = {
+            "reconstruction": losses.reconstruction_loss(drawn.images, true, mask),
+            "differences": losses.differences_loss(drawn.images, true),
+            "mask": losses.silhouette_loss(drawn.masks, mask),
+            "shape": self._shape_loss(drawn),
+        }
+        if self.features is not None:
+            found["perceptual"] = self._perceptual_loss(drawn.images, true)
+        fakes = warp(drawn.retargeted + 1, batch.shake) - 1  # zeros outside are black
+        found["cycle"] = losses.keypoint_distance(self._find(fakes), transform(inverse(batch.shake), drawn.destination))
+        if ramp > 0:
+            found |= self._criticism(drawn.images, fakes, true)
+        self.update("learner", weighted(found, self.weights, dict.fromkeys(LATE, ramp)))
+        if ramp > 0:
+            found["discriminator"] = self._teach_discriminator(drawn.images.detach(), fakes.detach(), true)
+        self.sights = measure_sights(drawn.keypoints, drawn.masks, mask, drawn.images, true)
+        return averaged(found)
+
+    def look(self, networks: TextureNetworks, batch: TextureBatch) -> Drawn:
+        return self._draw(batch, networks)
+
+    def hand_over(self, networks: TextureNetworks, model: Model) -> None:
+        model.extractor.looks.load_state_dict(networks.looks.state_dict())
+        model.generator.load_state_dict(networks.generator.state_dict())
+
+    def _find(self, frames: Tensor) -> Tensor:
+        return soft_argmax(self.through(self.geometry.extractor.find, frames))[0]
+
+    def _draw(self, batch: TextureBatch, networks: TextureNetworks) -> Drawn:
+        with torch.no_grad():
+            keypoints = self._find(batch.inputs)
+        size = batch.targets.shape[-1] // 2
+        theta = self.theta.repeat_interleave(len(keypoints) // 2, dim=0)
+        plain = transform(batch.base, keypoints)
+        # Retargeted heatmaps come warped. So do these, by what the other video's frames are warped by or by chance,
+        # about the same keypoints: else the generator would meet such heatmaps for the first time when it retargets.
+        bent = torch.where(batch.usual, torch.cat(theta.chunk(2)[::-1]), batch.bend)
+        heatmaps = [
+            affine_grid_sample(render_heatmaps(transform(bent, keypoints), size), bent),
+            affine_grid_sample(render_heatmaps(plain, size), theta),
+        ]
+        worn = self.geometry.extractor.reduced(batch.looks)
+        looks = self.through(networks.looks, worn)[:, :, None, None].expand(-1, -1, size, size)
+        swapped = torch.cat(looks.chunk(2)[::-1])
+        images, masks = self.through(networks.generator, torch.cat(heatmaps), torch.cat([looks, swapped]))
+        (redrawn, retargeted), (mask, shape) = images.chunk(2), masks.chunk(2)
+        return Drawn(keypoints, transform(inverse(theta), plain), redrawn, mask, retargeted, shape)
+
+    def _shape_loss(self, drawn: Drawn) -> Tensor:
+        """The retargeted creatures' masks against the silhouettes that the geometry gives them."""
+        with torch.no_grad():
+            both = torch.sigmoid(self.through(self.geometry.silhouettes, drawn.destination))
+            wanted = own(both.flip(1))
+        shapes = F.adaptive_avg_pool2d(drawn.shapes, min(drawn.shapes.shape[-1], wanted.shape[-1]))
+        return losses.silhouette_loss(shapes, F.adaptive_avg_pool2d(wanted, shapes.shape[-1]))
+
+    def _perceptual_loss(self, images: Tensor, true: Tensor) -> Tensor:
+        assert self.features is not None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return perceptual_loss(self.features, images, true)
+
+    def _criticism(self, images: Tensor, fakes: Tensor, true: Tensor) -> Losses:
+        side = _sides(true)
+        with torch.no_grad():
+            _, *real = self.through(self.critic, true, side)
+        scores, *features = self.through(self.critic, torch.cat([images, fakes]), torch.cat([side, 1 - side]))
+        return {
+            "adversarial": losses.adversarial_loss(scores, real=True),
+            "features": losses.feature_matching_loss([level[: len(images)] for level in features], real),
+        }
+
+    def _teach_discriminator(self, images: Tensor, fakes: Tensor, true: Tensor) -> Tensor:
+        side = _sides(true)
+        scores, *_ = self.through(self.critic, torch.cat([true, images, fakes]), torch.cat([side, side, 1 - side]))
+        real, drawn = scores.split([len(true), 2 * len(true)])
+        loss = losses.adversarial_loss(real, real=True) + losses.adversarial_loss(drawn, real=False)
+        self.update("critic", loss)
+        return loss
+
+
+def _sides(views: Tensor) -> Tensor:
+    """Whose views these are, the first half A's (0), the others B's (1): (2n,) int64."""
+    return torch.arange(2, device=views.device).repeat_interleave(len(views) // 2)
