@@ -107,8 +107,7 @@ class Training:
 
     def _begin_texture(self) -> None:
         """Freeze what the geometry has come to, and go on with it."""
-        geometry = self.stage.average
-        self._recompute_statistics(geometry)
+        geometry = self._settled()
         self.stage.hand_over(geometry, self.model)
         self._enter_texture(geometry)
 
@@ -154,10 +153,11 @@ class Training:
                 stop = distributed.anyone(interrupt.requested)
                 is_due = self.step % self.options.save_every == 0 or self.step == self.steps or stop
                 if not self.guard.suspects and (is_shown or is_due):
-                    model = self.kept()
+                    networks = self._settled()
+                    model = self._model_of(networks)
                     self._fail_for(self._unfit(model))  # the losses are of the weights before the step
                     if is_shown and leads:
-                        self._save_sheet(model)
+                        self._save_sheet(model, networks)
                     if is_due:
                         self._save(model)
                 if ends and self.step < self.steps:
@@ -190,10 +190,17 @@ class Training:
 
     def kept(self) -> Model:
         """The model as it is now, in eval mode, by averaged weights. Its generator learns in the second stage only."""
-        model = copy.deepcopy(self.model)
+        return self._model_of(self._settled())
+
+    def _settled(self) -> torch.nn.Module:
+        """A copy of the averaged networks with statistics of their own."""
         average = copy.deepcopy(self.stage.average)
         self._recompute_statistics(average)
-        self.stage.hand_over(average, model)
+        return average
+
+    def _model_of(self, networks: torch.nn.Module) -> Model:
+        model = copy.deepcopy(self.model)
+        self.stage.hand_over(networks, model)
         return model.eval()
 
     @torch.inference_mode()
@@ -219,10 +226,10 @@ class Training:
             else "nothing of this run was saved"
         )
 
-    def _save_sheet(self, model: Model) -> None:
+    def _save_sheet(self, model: Model, networks: torch.nn.Module) -> None:
         path = self.folder / f"sheet-{self.step:06d}.png"
-        if isinstance(self.stage, GeometryStage):
-            save_geometry_sheet(path, model, self.stage.average.drawer.eval(), self.clips)
+        if isinstance(networks, GeometryNetworks):
+            save_geometry_sheet(path, model, networks.drawer, self.clips)
         else:
             coarse = self.stage_step < self.options.coarse_steps
             save_sheet(path, model.resized(model.config.size // 2) if coarse else model, self.clips)
