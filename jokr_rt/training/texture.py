@@ -140,7 +140,8 @@ class TextureStage(Stage[TextureNetworks]):
     def _shape_loss(self, drawn: Drawn) -> Tensor:
         """The retargeted creatures' masks against the silhouettes that the geometry gives them."""
         with torch.no_grad():
-            both = torch.sigmoid(self.through(self.geometry.silhouettes, drawn.destination))
+            # Decided: where the drawer is in doubt, the generator would draw a ghost.
+            both = (self.through(self.geometry.silhouettes, drawn.destination) > 0).float()
             wanted = own(both.flip(1))
         shapes = F.adaptive_avg_pool2d(drawn.shapes, min(drawn.shapes.shape[-1], wanted.shape[-1]))
         return losses.silhouette_loss(shapes, F.adaptive_avg_pool2d(wanted, shapes.shape[-1]))
