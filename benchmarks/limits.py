@@ -1,4 +1,4 @@
-"""What keeps a model's keypoints of the puppets from being joint? Of a checkpoint or a bundle, for each direction.
+"""What keeps a model's keypoints of the four-legged puppets from being joint? Of checkpoint or bundle, each direction.
 
 Apart: keypoints that the transformer moved from those found in the frame's true partner, root mean square over the
 held-out walk, in half-widths. Not linear: what is left of it after the best linear map between poses, fitted on the
@@ -23,7 +23,7 @@ from jokr_rt.cli_model import load_model
 from jokr_rt.evaluation import metrics
 from jokr_rt.evaluation.data import Domain, puppet_data
 from jokr_rt.evaluation.perform import Performer, Track, find, locate
-from jokr_rt.evaluation.puppets import JOINTS, PROBE, TEST, TRAINING, body_length
+from jokr_rt.evaluation.puppets import JOINTS, PROBE, PUPPETS, TEST, TRAINING, body_length
 from jokr_rt.looks import FixedLooks
 
 ALIKE = {"test": replace(TEST, gait=TRAINING.gait), "probe": replace(PROBE, gait=TRAINING.gait)}
@@ -71,7 +71,7 @@ def measure(model: Path, precision: str | None) -> dict[str, Limits]:
     click.echo(f"engine {loaded_engine.name}, precision {loaded_engine.precision}", err=True)
     performer = Performer(FixedLooks.stored(loaded), loaded_engine)
     size, names = loaded.config.size, (loaded.domains["a"], loaded.domains["b"])
-    data, alike = puppet_data(size, names), puppet_data(size, names, **ALIKE)
+    data, alike = (puppet_data(size, names, creatures=PUPPETS, **walks) for walks in ({}, ALIKE))
     found, moved = {}, {}
     for direction, (source, _) in DIRECTIONS.items():
         here, there = data.domains[source], alike.domains[source]

@@ -39,6 +39,9 @@ class _DataCommand(TypedCommand):
 @click.option(
     "--data", required=True, multiple=True, metavar="puppets|A B", help="The puppets, or two clips (or --data twice)."
 )
+@click.option(
+    "--family", metavar="NAME", help="Of puppets.  [default: the one that the model's domains are named after]"
+)
 @click.option("--a-masks", type=_PATH, help="Masks of clip A, white on the object: video, folder, or alpha.")
 @click.option("--b-masks", type=_PATH, help="Masks of clip B.")
 @click.option("--on-black", is_flag=True, help="Let the model see the creatures before black, as run --masks does.")
@@ -58,6 +61,7 @@ class _DataCommand(TypedCommand):
 def evaluate(
     model: Path,
     data: tuple[str, ...],
+    family: str | None,
     a_masks: Path | None,
     b_masks: Path | None,
     on_black: bool,
@@ -71,11 +75,12 @@ def evaluate(
 ) -> None:
     """Measure how well MODEL, a bundle or a checkpoint, retargets.
 
-    Against ground truth with --data puppets, for a model of the puppets: on walks that training never saw. On any two
+    Against ground truth with --data puppets, for a model of a family of puppets (quadruped, walker, flower, or one of
+    these with -mirrored, whose second faces the other way): on walks that training never saw. On any two
     clips with --data A B: what can be measured without truth; with masks, how well each creature's own frames are drawn
     again, with --holdout those that training never saw. The exit code is 0 where a bar is missed, too.
     """
-    _check(data, a_masks, b_masks, holdout)
+    _check(data, family, a_masks, b_masks, holdout)
     check_order(model, *map(Path, data))
     try:
         import jokr_rt.evaluation.evaluate  # noqa: F401
@@ -90,7 +95,7 @@ def evaluate(
         page.prepare_folder(report)
 
     def measure(path: Path) -> "Evaluation":
-        return _measure(path, engine, precision, data, (a_masks, b_masks), frames, holdout, on_black)
+        return _measure(path, engine, precision, data, family, (a_masks, b_masks), frames, holdout, on_black)
 
     found, other = measure(model), None if against is None else measure(against)
     if as_json:
@@ -108,6 +113,7 @@ def _measure(
     engine: str,
     precision: str | None,
     data: tuple[str, ...],
+    family: str | None,
     masks: tuple[Path | None, Path | None],
     frames: int | None,
     holdout: int,
@@ -119,7 +125,7 @@ def _measure(
 
     model, loaded = load_model(path, "torch" if engine == "auto" and path.is_file() else engine, precision)
     _check_holdout(path, model, holdout)
-    measured = _data(model, data, masks, frames, holdout)
+    measured = _data(model, data, family, masks, frames, holdout)
     if on_black:
         measured = before_black(measured)
     for words in (f"{path}: engine {loaded.name}, precision {loaded.precision}", *measured.notes):
@@ -141,13 +147,20 @@ def _check_holdout(path: Path, model: "Bundle | TorchEngine", holdout: int) -> N
             raise UsageError(f"{path}: {trained}, so that it knows frames of --holdout {holdout}; train it with that")
 
 
-def _check(data: tuple[str, ...], a_masks: Path | None, b_masks: Path | None, holdout: int) -> None:
+def _check(data: tuple[str, ...], family: str | None, a_masks: Path | None, b_masks: Path | None, holdout: int) -> None:
     if holdout < 0 or holdout == 1:
         raise UsageError(f"--holdout must be 0, or 2 or more: one frame of so many is measured; not {holdout}")
     if holdout and PUPPETS in data:
         raise UsageError("--holdout is for two clips; the puppets have a walk that training never saw")
     if PUPPETS in data and len(data) > 1:
         raise UsageError("--data puppets stands alone; for two clips give --data A B (a clip of that name: ./puppets)")
+    if family is not None and data != (PUPPETS,):
+        raise UsageError("--family is for --data puppets; leave it out")
+    if family is not None:
+        from jokr_rt.evaluation.puppets import FAMILIES
+
+        if family not in FAMILIES:
+            raise UsageError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
     if data == (PUPPETS,) and (a_masks or b_masks):
         raise UsageError("--a-masks, --b-masks: the puppets bring their own masks; leave them out")
     if len(data) != 2 and data != (PUPPETS,):
@@ -157,16 +170,18 @@ def _check(data: tuple[str, ...], a_masks: Path | None, b_masks: Path | None, ho
 def _data(
     model: "Bundle | TorchEngine",
     data: tuple[str, ...],
+    family: str | None,
     masks: tuple[Path | None, Path | None],
     frames: int | None,
     holdout: int,
 ) -> "EvaluationData":
     from jokr_rt.evaluation.data import clip_data, puppet_data
-    from jokr_rt.evaluation.puppets import PROBE, TEST
+    from jokr_rt.evaluation.puppets import FAMILIES, PROBE, TEST
 
     size, names = model.config.size, (model.domains["a"], model.domains["b"])
     if data == (PUPPETS,):
         test, probe = (replace(walk, frames=frames or walk.frames) for walk in (TEST, PROBE))
-        return puppet_data(size, names, test=test, probe=probe)
+        creatures = None if family is None else FAMILIES[family]
+        return puppet_data(size, names, test=test, probe=probe, creatures=creatures)
     first, second = map(Path, data)
     return clip_data(size, names, (first, second), masks, frames or _CLIP_FRAMES, holdout)

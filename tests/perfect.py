@@ -11,7 +11,7 @@ from jokr_rt.config import ModelConfig
 from jokr_rt.evaluation.data import EvaluationData, puppet_data
 from jokr_rt.evaluation.metrics import moved_by
 from jokr_rt.evaluation.perform import render_heatmaps
-from jokr_rt.evaluation.puppets import BROWN, Walk
+from jokr_rt.evaluation.puppets import BROWN, FAMILIES, Family, Walk
 
 SIZE = 64
 CONFIG = ModelConfig(keypoints=10, size=SIZE, width=1 / 16, extractor_size=64)
@@ -31,16 +31,23 @@ TWINS = {
 """Of the same proportions, so that an affine map takes every joint of the one to the other's."""
 
 
-def twin_data(training: int = 40, held_out: int = 24) -> EvaluationData:
+def twins(family: str) -> Family:
+    """The first creature of a family, and again in the second's place."""
+    (name, puppet), (other, second) = FAMILIES[family].items()
+    place = {field: getattr(second, field) for field in ("degrees", "scale", "shift", "mirrored", "background")}
+    return {name: puppet, other: replace(puppet, **place)}
+
+
+def twin_data(creatures: Family = TWINS, training: int = 40, held_out: int = 24) -> EvaluationData:
     walks = Walk(training, 0, 1.0), Walk(held_out, 5, 0.8), Walk(held_out, 6, 1.2)
-    return puppet_data(SIZE, training=walks[0], test=walks[1], probe=walks[2], creatures=TWINS)
+    return puppet_data(SIZE, training=walks[0], test=walks[1], probe=walks[2], creatures=creatures)
 
 
 class PerfectModel:
     """Model and engine in one. It recognises every frame of its data and draws the true one in the pose it is given.
 
-    theta: the maps it predicts, the true ones unless given. change: what becomes of a drawn frame. order: of the poses
-    it draws: pose i as order[i].
+    theta: the maps it predicts, the true ones unless given. seen: joints that are its keypoints. change: what becomes
+    of a drawn frame. order: of the poses it draws: pose i as order[i].
     """
 
     name, precision = "perfect", "fp32"
@@ -50,6 +57,7 @@ class PerfectModel:
         self,
         data: EvaluationData,
         theta: Mapping[str, NDArray[np.float64]] | None = None,
+        seen: tuple[int, ...] = SEEN,
         change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda image: image,
         order: Callable[[int], int] = lambda index: index,
     ) -> None:
@@ -62,7 +70,7 @@ class PerfectModel:
         self.heatmaps: dict[str, NDArray[np.float32]] = {}
         for domain, each in data.domains.items():
             clips = [clip for clip in (each.test, each.training, each.probe) if clip is not None]
-            tracks = [np.asarray(clip.joints, np.float32)[:, SEEN] for clip in clips]
+            tracks = [np.asarray(clip.joints, np.float32)[:, seen] for clip in clips]
             for clip, track in zip(clips, tracks, strict=True):
                 for frame, bare, pose in zip(clip.frames, clip.on_black, track, strict=True):
                     self.poses[frame.tobytes()] = self.poses[bare.tobytes()] = domain, pose
@@ -75,7 +83,7 @@ class PerfectModel:
     def run(self, graph: str, inputs: Arrays) -> Arrays:
         if graph == "extractor":
             domain, pose = self.poses[inputs["frame"][0].tobytes()]
-            confidence = np.ones((1, len(SEEN)), np.float32)
+            confidence = np.ones((1, len(pose)), np.float32)
             return {"keypoints": pose[None], "confidence": confidence, "appearance": self.appearance(domain)}
         if graph == "generator":
             domain = "ab"[int(inputs["appearance"][0, 0, 0, 0])]

@@ -49,6 +49,12 @@ def test_a_bundle_on_the_puppets_prints_tables_and_exits_with_0_although_bars_ar
         assert words in result.stdout
 
 
+def test_a_family_of_puppets_can_be_chosen(tiny_bundle):
+    chosen = told(evaluate(tiny_bundle, "--data", "puppets", "--family", "walker-mirrored", *SHORT, "--json"))
+    assert chosen["notes"][0].startswith("puppets: a is sailor, b is gnome-mirrored; held-out walk of 16 frames")
+    assert chosen["directions"]["a2b"]["affine"] is not None
+
+
 def test_a_checkpoint_and_its_bundle_measure_the_same(tiny_checkpoint, tiny_bundle):
     arguments = ["--data", "puppets", *SHORT, "--json"]
     torch, bundle = (told(evaluate(model, *arguments)) for model in (tiny_checkpoint, tiny_bundle))
@@ -124,6 +130,8 @@ def test_own_frames_that_training_kept_out_are_measured_and_compared(clips, tiny
         (["--data", "puppets", "--data", "b.mp4"], 2, ["--data puppets stands alone"]),
         (["--data", "a.mp4", "--data", "b.mp4", "--data", "c.mp4"], 2, ["give puppets or two clips"]),
         (["--data", "puppets", "--a-masks", "masks"], 2, ["the puppets bring their own masks"]),
+        (["--data", "puppets", "--family", "cat"], 2, ["unknown family 'cat'; there are quadruped, walker, flower"]),
+        (["--data", "a.mp4", "b.mp4", "--family", "walker"], 2, ["--family is for --data puppets"]),
         (["--data", "none.mp4", "other.mp4"], 1, ["none.mp4: there is no such file"]),
         (["--data", "puppets", "--engine", "tpu"], 2, ["unknown engine 'tpu'"]),
         (["--data", "puppets", "--engine", "torch"], 2, ["torch runs a checkpoint, not a bundle"]),

@@ -15,11 +15,11 @@ from jokr_rt.evaluation.bars import CLIP_BARS
 from jokr_rt.evaluation.data import EvaluationData, before_black, clip_data, puppet_data
 from jokr_rt.evaluation.evaluate import evaluate
 from jokr_rt.evaluation.perform import IdentityTransformer
-from jokr_rt.evaluation.puppets import BLUE, BROWN, Motion, Walk, render, write_clip
+from jokr_rt.evaluation.puppets import BLUE, BROWN, FAMILIES, Motion, Walk, joints, render, write_clip
 from jokr_rt.evaluation.results import Evaluation
 from jokr_rt.training.data import load_clip
 from tests.clips import message_of
-from tests.perfect import CONFIG, SEEN, PerfectModel, turned, twin_data
+from tests.perfect import CONFIG, SEEN, PerfectModel, turned, twin_data, twins
 
 SIDES = ("a2b", "b2a")
 SHORT = Walk(16, 0, 1.0)
@@ -76,6 +76,25 @@ def test_a_perfect_retargeter_scores_perfect(perfect, data, side):
 def test_a_perfect_retargeter_meets_every_aim(perfect):
     assert len(perfect.bars) == 10
     assert all(bar.met and bar.aim_met for bar in perfect.bars), perfect.bars
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_every_family_a_perfect_retargeter_scores_perfect(family):
+    data = twin_data(twins(family))
+    count = data.domains["a"].test.joints.shape[1]
+    model = PerfectModel(data, seen=tuple(range(count - CONFIG.keypoints, count)))  # limbs; trunks follow from them
+    found = evaluate(model, model, data, model_name="perfect")
+    for result in found.directions.values():
+        assert (result.retargeting.psnr_db, result.retargeting.ssim) == (100, 1)
+        assert result.retargeting.psnr_gain_db > 50  # no baseline draws it
+        assert result.joints.ratio == pytest.approx(1, abs=1e-3)
+        errors = result.affine.rotation_degrees, result.affine.scale_percent, result.affine.shift_percent
+        assert errors == pytest.approx((0, 0, 0), abs=1e-4)
+        assert result.domain_accuracy == pytest.approx(0.5, abs=0.03)
+        assert result.cycle_error == pytest.approx(0, abs=1e-6)
+        assert result.on_mask == 1
+        assert (result.own.iou, result.own.psnr_db) == (1, 100)
+    assert all(bar.aim_met for bar in found.bars), found.bars
 
 
 def test_acceleration_is_that_of_the_joints_it_sees(perfect):
@@ -289,6 +308,16 @@ def test_puppets_are_given_before_their_background_and_judged_on_black():
     assert "a is blue, b is brown" in found.notes[0]
     named = puppet_data(64, ("cat", "fox"), training=SHORT, test=SHORT, probe=SHORT)
     assert [named.domains[domain].name for domain in "ab"] == ["brown", "blue"]
+
+
+def test_a_models_domains_name_the_family():
+    found = puppet_data(64, ("tulip-mirrored", "daisy"), training=SHORT, test=SHORT, probe=SHORT)
+    tulip = FAMILIES["flower-mirrored"]["tulip-mirrored"]
+    assert [found.domains[domain].name for domain in "ab"] == ["tulip-mirrored", "daisy"]
+    clip = found.domains["a"].test
+    assert np.array_equal(clip.joints, joints(tulip, SHORT.motion(tulip.program)))
+    assert np.array_equal(clip.frames[0], render(tulip, clip.joints[0], 64)[0])
+    assert np.linalg.det(found.truth.theta["a2b"][:, :2]) < 0
 
 
 def test_clips_are_read_from_their_start_with_their_masks(tmp_path):

@@ -22,6 +22,14 @@ def levels(*values: int, size: int = 16) -> np.ndarray:
     return np.stack([np.full((size, size, 3), value, np.uint8) for value in values])
 
 
+MIRROR = np.array([[-1.0, 0, 0], [0, 1, 0]])
+
+
+def after(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """The map p -> outer(inner(p)), (2, 3) each."""
+    return outer @ np.vstack([inner, [0, 0, 1]])
+
+
 def affine(degrees: float, scale: float, x: float, y: float) -> np.ndarray:
     angle = np.radians(degrees)
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
@@ -120,6 +128,13 @@ def test_keypoints_move_as_in_training(degrees, scale, x, y):
     np.testing.assert_allclose(moved @ theta[0, :, :2].T + theta[0, :, 2], points, atol=EXACT)
 
 
+def test_a_mirroring_map_moves_keypoints_by_its_inverse():
+    theta = after(affine(20, 0.75, 0.1, 0.06), MIRROR)[None]
+    points = np.random.default_rng(1).uniform(-1, 1, (1, 5, 2))
+    moved = metrics.moved_by(theta, points)
+    np.testing.assert_allclose(moved @ theta[0, :, :2].T + theta[0, :, 2], points, atol=EXACT)
+
+
 def test_a_collapsed_map_moves_keypoints_as_in_training():
     theta, points = affine(0, 0.1, 0.2, 0)[None], np.full((1, 1, 2), 0.4)
     expected = geometry.transform(geometry.inverse(torch.from_numpy(theta)), torch.from_numpy(points)).numpy()
@@ -176,8 +191,15 @@ def test_affine_errors_are_those_put_in(around):
     assert metrics.affine_errors(found, true) == pytest.approx((0, 20, 5), abs=EXACT)
 
 
-def test_a_mirrored_map_has_no_scale():
-    assert metrics.affine_errors(np.array([[-1.0, 0, 0], [0, 1, 0]]), np.eye(2, 3))[1] == 100
+def test_a_mirrored_map_has_no_scale_where_the_true_one_is_none():
+    assert metrics.affine_errors(MIRROR, np.eye(2, 3))[1] == 100
+    assert metrics.affine_errors(np.eye(2, 3), MIRROR)[1] == 100
+
+
+def test_affine_errors_of_mirrored_maps_are_those_put_in():
+    true, found = (after(affine(degrees, scale, 0.1, 0.06), MIRROR) for degrees, scale in ((20, 0.75), (30, 0.6)))
+    assert metrics.affine_errors(found, true) == pytest.approx((10, 20, 0), abs=EXACT)
+    assert metrics.affine_errors(true, true) == pytest.approx((0, 0, 0), abs=EXACT)
 
 
 def test_iou():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from jokr_rt.bundle import DIRECTIONS
 from jokr_rt.errors import InputError, UsageError
 from jokr_rt.evaluation import puppets
-from jokr_rt.evaluation.puppets import PROBE, PUPPETS, RATE, TEST, TRAINING, Floats, Puppet, Walk
+from jokr_rt.evaluation.puppets import PROBE, RATE, TEST, TRAINING, Family, Floats, Puppet, Walk, family_of
 from jokr_rt.video import is_held_out, open_masks, open_video, with_masks
 
 MIN_FRAMES = 16  # what the silhouettes' lag and the blocks of the domain classifier need
@@ -98,12 +98,15 @@ def puppet_data(
     training: Walk = TRAINING,
     test: Walk = TEST,
     probe: Walk = PROBE,
-    creatures: Mapping[str, Puppet] = PUPPETS,
+    creatures: Family | None = None,
 ) -> EvaluationData:
-    """Two creatures on three walks, drawn at size x size pixels.
+    """The two creatures of a family on three walks, drawn at size x size pixels.
 
     names: of the model's domains a and b. Where they are not the creatures', a is the first creature and b the second.
+    creatures: those of `family_of(names)`, unless given.
     """
+    if creatures is None:
+        creatures = family_of(names)
     if set(names) != set(creatures):
         first, second = creatures
         names = first, second
@@ -164,7 +167,7 @@ def before_black(data: EvaluationData) -> EvaluationData:
 
 
 def _film(puppet: Puppet, walk: Walk, size: int) -> LabelledClip:
-    poses = puppets.joints(puppet, walk.motion())
+    poses = puppets.joints(puppet, walk.motion(puppet.program))
     frames, masks = zip(*(puppets.render(puppet, pose, size) for pose in poses), strict=True)
     return LabelledClip(np.stack(frames), float(RATE), np.stack(masks), poses)
 

@@ -72,7 +72,9 @@ def moved_by(theta: Points, keypoints: Points) -> Points:
     linear, shift = theta[:, :, :2].astype(np.float64), theta[:, None, :, 2]
     a, b, c, d = linear[:, 0, 0], linear[:, 0, 1], linear[:, 1, 0], linear[:, 1, 1]
     adjugate = np.stack([d, -b, -c, a], axis=1).reshape(-1, 2, 2)
-    inverse = adjugate / np.maximum(a * d - b * c, MIN_DETERMINANT)[:, None, None]
+    determinant = a * d - b * c
+    divisor = np.copysign(np.maximum(np.abs(determinant), MIN_DETERMINANT), determinant)  # negative where it mirrors
+    inverse = adjugate / divisor[:, None, None]
     return np.asarray((keypoints - shift) @ inverse.transpose(0, 2, 1), keypoints.dtype)
 
 
@@ -114,13 +116,14 @@ def domain_accuracy(fit: tuple[Points, Points], test: tuple[Points, Points]) -> 
 def affine_errors(theta: Points, true: Points) -> tuple[float, float, float]:
     """How far a map (2, 3) is from the true one: rotation in degrees, scale in %, shift in % of the frame's width.
 
-    Rotation is atan2(m10 - m01, m00 + m11), scale the root of the determinant (0 where it mirrors), and the frame is
-    2 wide.
+    Of m, the map after the inverse of the true one, rotation is atan2(m10 - m01, m00 + m11) and scale the root of the
+    determinant (0 where only one of both maps mirrors). The frame is 2 wide.
     """
-    turn = np.degrees(_angle(theta) - _angle(true))
-    scale = np.sqrt(max(0.0, float(np.linalg.det(theta[:, :2]))) / np.linalg.det(true[:, :2]))
+    apart = theta[:, :2] @ np.linalg.inv(true[:, :2])
+    turn = np.degrees(np.arctan2(apart[1, 0] - apart[0, 1], apart[0, 0] + apart[1, 1]))
+    scale = np.sqrt(max(0.0, float(np.linalg.det(apart))))
     shift = np.linalg.norm(theta[:, 2] - true[:, 2]) / 2
-    return abs(float((turn + 180) % 360 - 180)), abs(float(scale) - 1) * 100, float(shift) * 100
+    return abs(float(turn)), abs(float(scale) - 1) * 100, float(shift) * 100
 
 
 def iou(first: Silhouettes, second: Silhouettes) -> NDArray[np.float64]:
@@ -222,7 +225,3 @@ def _flat(points: Points) -> Points:
 def _labelled(poses: tuple[Points, Points]) -> tuple[Points, NDArray[np.int64]]:
     """Poses of both kinds as rows, and 0 or 1 for the kind."""
     return np.concatenate([_flat(part) for part in poses]), np.repeat([0, 1], [len(part) for part in poses])
-
-
-def _angle(theta: Points) -> float:
-    return float(np.arctan2(theta[1, 0] - theta[0, 1], theta[0, 0] + theta[1, 1]))
