@@ -100,7 +100,7 @@ def retarget_stream(
         clip = stack.enter_context(_open(retargeter, source, masks))
         if is_scaled:
             sound, extras = audio and clip.video.has_audio, clip.video.has_extras
-            for what, is_there in (("sound is", sound), ("subtitles and chapters are", extras)):
+            for what, is_there in (("sound is", sound), ("chapters and other tracks are", extras)):
                 if is_there:
                     _log.warning("%s: its %s left out, for the edits scale time", source, what)
         writer = run.writer(

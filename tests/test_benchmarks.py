@@ -18,6 +18,7 @@ from jokr_rt.evaluation.bars import PUPPET_BARS
 from jokr_rt.training import step, train
 from jokr_rt.training.checkpoint import Checkpoint
 from tests.process import ROOT
+from tests.tolerances import PROCESSES
 
 TINY = {"size": 64, "extractor_size": 64, "width": 1 / 16, "keypoints": 4, "batch": 2, "lr": 8e-4, "walk": 16}
 OPTIONS = [str(word) for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", value)]
@@ -52,6 +53,15 @@ def harness() -> ModuleType:
     import harness
 
     return harness
+
+
+@pytest.fixture
+def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As `IN_FLOAT64` in tests/test_distributed.py."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def call(program: ModuleType, *arguments: str | Path) -> Result:
@@ -215,6 +225,7 @@ def test_variants_are_what_they_say(train_variant):
 
 
 @pytest.mark.parametrize("name", ["batches-in-line", "channels-last"])
+@pytest.mark.usefixtures("float64")
 def test_ways_to_be_faster_learn_the_same(training, harness, tmp_path, name):
     settings = TINY | {"steps": 2, "seed": 0}
     harness.write_puppets(tmp_path, settings)
@@ -228,7 +239,7 @@ def test_ways_to_be_faster_learn_the_same(training, harness, tmp_path, name):
         weight = trained.stepper.model.generator.head.weight
         assert weight.is_contiguous(memory_format=torch.channels_last) == (variant == "channels-last")
     for ours, theirs in zip(*losses.values(), strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-2)
+        assert ours == pytest.approx(theirs, rel=PROCESSES, abs=PROCESSES)
 
 
 def test_a_result_is_kept_for_the_same_settings_and_code_only(harness, tmp_path, monkeypatch):

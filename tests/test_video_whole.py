@@ -140,6 +140,21 @@ def test_what_another_kind_of_file_cannot_hold_is_told(film: Path, tmp_path: Pat
     assert [message for message in caplog.messages if "audio" not in message] == told
 
 
+@pytest.mark.parametrize(("kind", "more"), [("mkv", "video"), ("mov", "video, data, data")])
+def test_tracks_that_nothing_is_made_of_are_told(sources: Path, tmp_path: Path, kind: str, more: str, caplog) -> None:
+    """QuickTime keeps a time code for each video, and the chapters too, as data."""
+    (chapter_file := tmp_path / "chapters.txt").write_text(CHAPTERS)
+    second = ["-f", "lavfi", "-i", "testsrc=s=32x32:r=10:d=2"]
+    maps = ["-map", "0", "-map", "1", "-map_chapters", "2", "-c:v", "libx264", "-timecode", "00:00:00:00"]
+    source = tmp_path / f"two.{kind}"
+    ffmpeg("-i", sources / "plain.mp4", *second, "-i", chapter_file, *maps, source)
+    rewrite(source, tmp_path / "out.mp4")
+    assert caplog.messages == [f"{source}: its other tracks ({more}) are left out"]
+    caplog.clear()
+    rewrite(tmp_path / "out.mp4", tmp_path / "again.mp4")
+    assert (caplog.messages, chapters(tmp_path / "again.mp4")) == ([], [(0, 1, "one"), (1, 2, "two")])
+
+
 def test_a_file_is_locked_until_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "out.mp4"
     options = {"width": 64, "height": 64, "time_base": Fraction(1, 10), "rate": Fraction(10)}

@@ -9,4 +9,7 @@ EXACT = 1e-9  # the same in float64: nothing but rounding
 PROCESSES = (
     2e-9  # a training in float64 whose sums have another order: what would leave float32 no digit (2^-24 : 2^-53)
 )
-BF16 = 0.08  # relative, of a loss: networks that compute with 8 significant bits
+BF16 = (
+    20 * 2**-8  # relative, of a loss: weights and results of an extractor's 10 convolutions are rounded to 8 bits each
+)
+DIGIT = 1e-2  # relative, of what is printed with three digits: one more or less in the last

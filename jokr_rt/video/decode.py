@@ -90,7 +90,7 @@ class FileDecoder:
         self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
         self.has_audio = bool(self._container.streams.audio)
-        others = (other.type == "subtitle" or is_attached(other) for other in self._container.streams)
+        others = (other.type != "audio" and other != stream for other in self._container.streams)
         self.has_extras = bool(self._container.chapters()) or any(others)
         self._start = round(clock_start(self._container) / self.time_base)
         self._duration = self._declared_duration()

@@ -32,7 +32,7 @@ class _Source(Iterator[_Item], Generic[_Item]):
     upright_size: (width, height) of the picture last read, before any letterbox.
     rate: average frames per second. time_base: seconds per tick of `Frame.pts`.
     length_estimate: number of frames as far as it is known without decoding, or None.
-    has_audio, has_extras: whether the file also holds sound; subtitles, chapters or attachments.
+    has_audio, has_extras: whether the file also holds sound; chapters, attachments or tracks of any other kind.
     has_alpha: whether part of the first picture is transparent.
     """
 

@@ -128,10 +128,13 @@ class TrackCopy:
 
 
 def copy_extras(path: Path, output: OutputContainer) -> None:
-    """Chapters of the file `path`, and, into Matroska, its attachments; one logged line where these are left out."""
+    """Chapters of the file `path`, and, into Matroska, its attachments; one logged line where these are left out, and
+    one for tracks that nothing is made of: more videos, and data such as a time code or GPS."""
     with open_input(path) as source:
         if chapters := source.chapters():
             output.set_chapters(chapters)
+        if unread := _unread(source):
+            _log.warning("%s: its other tracks (%s) are left out", path, ", ".join(unread))
         attached = [stream for stream in source.streams if is_attached(stream)]
         if attached and output.format.name != "matroska":
             _log.warning("%s: its attachments cannot be in a %s file; left out", path, output.format.name)
@@ -139,6 +142,15 @@ def copy_extras(path: Path, output: OutputContainer) -> None:
         for stream in attached:
             name = stream.metadata.get("filename") or "attachment"
             output.add_attachment(name, *_attachment(stream, source))
+
+
+def _unread(source: InputContainer) -> list[str]:
+    """Kinds of the tracks that are not sound, subtitles, attachments, or the video that is read."""
+    others = [stream for stream in source.streams if stream != source.streams.best("video") and not is_attached(stream)]
+    kinds: list[str] = [stream.type for stream in others if stream.type not in ("audio", "subtitle")]
+    if source.chapters() and any(stream.type == "data" and stream.name == "bin_data" for stream in others):
+        kinds.remove("data")  # where QuickTime keeps the chapters
+    return kinds
 
 
 def _attachment(stream: Stream, source: InputContainer) -> tuple[str, bytes]:
