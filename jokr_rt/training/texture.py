@@ -31,15 +31,15 @@ LATE = ("adversarial", "features")  # come in with the ramp: a critic of what is
 class Drawn:
     """What the generator made of 2n views, first n of video A, then n of B.
 
-    keypoints: (2n, K, 2), found in the views. destination: (2n, K, 2), the poses of their plain frames in the other
-    video's space. images (2n, 3, S, S) in [-1, 1] and masks (2n, 1, S, S): the views drawn again. retargeted, shapes:
-    the same of the other creature in the destination.
+    keypoints: (2n, K, 2), found in the views. images (2n, 3, S, S) in [-1, 1] and masks (2n, 1, S, S): the views drawn
+    again. Of every other view: destination (2m, K, 2), the pose of its plain frame in the other video's space;
+    retargeted (2m, 3, S, S) and shapes (2m, 1, S, S), the other creature drawn there.
     """
 
     keypoints: Tensor
-    destination: Tensor
     images: Tensor
     masks: Tensor
+    destination: Tensor
     retargeted: Tensor
     shapes: Tensor
 
@@ -96,9 +96,10 @@ class TextureStage(Stage[TextureNetworks]):
             "shape": self._shape_loss(drawn),
         }
         if self.features is not None:
-            found["perceptual"] = self._perceptual_loss(drawn.images, true)
-        fakes = warp(drawn.retargeted + 1, batch.shake) - 1  # zeros outside are black
-        found["cycle"] = losses.keypoint_distance(self._find(fakes), transform(inverse(batch.shake), drawn.destination))
+            found["perceptual"] = self._perceptual_loss(_every_other(drawn.images), _every_other(true))
+        shake = _every_other(batch.shake)
+        fakes = warp(drawn.retargeted + 1, shake) - 1  # zeros outside are black
+        found["cycle"] = losses.keypoint_distance(self._find(fakes), transform(inverse(shake), drawn.destination))
         if ramp > 0:
             found |= self._criticism(drawn.images, fakes, true)
         self.update("learner", weighted(found, self.weights, dict.fromkeys(LATE, ramp)))
@@ -122,20 +123,21 @@ class TextureStage(Stage[TextureNetworks]):
             keypoints = self._find(batch.inputs)
         size = batch.targets.shape[-1] // 2
         theta = self.theta.repeat_interleave(len(keypoints) // 2, dim=0)
-        plain = transform(batch.base, keypoints)
         # Retargeted heatmaps come warped. So do these, by what the other video's frames are warped by or by chance,
         # about the same keypoints: else the generator would meet such heatmaps for the first time when it retargets.
         bent = torch.where(batch.usual, torch.cat(theta.chunk(2)[::-1]), batch.bend)
-        heatmaps = [
-            affine_grid_sample(render_heatmaps(transform(bent, keypoints), size), bent),
-            affine_grid_sample(render_heatmaps(plain, size), theta),
-        ]
+        own_heatmaps = affine_grid_sample(render_heatmaps(transform(bent, keypoints), size), bent)
+        plain, there = _every_other(transform(batch.base, keypoints)), _every_other(theta)
+        heatmaps = affine_grid_sample(render_heatmaps(plain, size), there)
         worn = self.geometry.extractor.reduced(batch.looks)
         looks = self.through(networks.looks, worn)[:, :, None, None].expand(-1, -1, size, size)
-        swapped = torch.cat(looks.chunk(2)[::-1])
-        images, masks = self.through(networks.generator, torch.cat(heatmaps), torch.cat([looks, swapped]))
-        (redrawn, retargeted), (mask, shape) = images.chunk(2), masks.chunk(2)
-        return Drawn(keypoints, transform(inverse(theta), plain), redrawn, mask, retargeted, shape)
+        swapped = _every_other(torch.cat(looks.chunk(2)[::-1]))
+        images, masks = self.through(
+            networks.generator, torch.cat([own_heatmaps, heatmaps]), torch.cat([looks, swapped])
+        )
+        views = [len(keypoints), len(plain)]
+        (redrawn, retargeted), (mask, shapes) = images.split(views), masks.split(views)
+        return Drawn(keypoints, redrawn, mask, transform(inverse(there), plain), retargeted, shapes)
 
     def _shape_loss(self, drawn: Drawn) -> Tensor:
         """The retargeted creatures' masks against the silhouettes that the geometry gives them."""
@@ -152,22 +154,27 @@ class TextureStage(Stage[TextureNetworks]):
             return perceptual_loss(self.features, images, true)
 
     def _criticism(self, images: Tensor, fakes: Tensor, true: Tensor) -> Losses:
-        side = _sides(true)
         with torch.no_grad():
-            _, *real = self.through(self.critic, true, side)
-        scores, *features = self.through(self.critic, torch.cat([images, fakes]), torch.cat([side, 1 - side]))
+            _, *real = self.through(self.critic, true, _sides(true))
+        sides = torch.cat([_sides(images), 1 - _sides(fakes)])
+        scores, *features = self.through(self.critic, torch.cat([images, fakes]), sides)
         return {
             "adversarial": losses.adversarial_loss(scores, real=True),
             "features": losses.feature_matching_loss([level[: len(images)] for level in features], real),
         }
 
     def _teach_discriminator(self, images: Tensor, fakes: Tensor, true: Tensor) -> Tensor:
-        side = _sides(true)
-        scores, *_ = self.through(self.critic, torch.cat([true, images, fakes]), torch.cat([side, side, 1 - side]))
-        real, drawn = scores.split([len(true), 2 * len(true)])
+        sides = torch.cat([_sides(true), _sides(images), 1 - _sides(fakes)])
+        scores, *_ = self.through(self.critic, torch.cat([true, images, fakes]), sides)
+        real, drawn = scores.split([len(true), len(images) + len(fakes)])
         loss = losses.adversarial_loss(real, real=True) + losses.adversarial_loss(drawn, real=False)
         self.update("critic", loss)
         return loss
+
+
+def _every_other(views: Tensor) -> Tensor:
+    """Of 2n views, first n of video A, then n of B, every other one of either: (2m, ...)."""
+    return views.unflatten(0, (2, -1))[:, ::2].flatten(0, 1)
 
 
 def _sides(views: Tensor) -> Tensor:
