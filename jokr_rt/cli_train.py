@@ -190,7 +190,7 @@ def _wanted(options: dict[str, Any], weights: dict[str, float], typed_weights: t
 
 
 def _let_typed_options_win(options: dict[str, Any]) -> None:
-    """What is typed also overrules what the file says of it in other words: its steps, where --epochs is typed."""
+    """What is typed also overrules what the file says of it in other words: its steps, where --minutes is typed."""
     source = click.get_current_context().get_parameter_source
     for typed, others in (("a", ["a_masks"]), ("b", ["b_masks"]), ("preset", _MODEL), ("minutes", ["steps"])):
         if source(typed) is ParameterSource.COMMANDLINE:

@@ -9,7 +9,7 @@ from jokr_rt.training.guard import EXPLODED_STEPS, SHOWN_STEPS, WARM_UP, Guard
 from jokr_rt.training.sights import Sights, measure_sights
 
 HEALTHY = Sights(spread=(0.2, 0.15), silhouette=(0.17, 0.11), true_silhouette=(0.13, 0.08), contrast=(1.0, 0.6))
-CALM = {"affine": 0.002, "cycle": 0.1, "confusion": 0.0005, "adversarial": 0.5}
+CALM = {"matching": 0.002, "cycle": 0.1, "confusion": 0.0005, "adversarial": 0.5}
 
 
 def begun(steps: int = WARM_UP) -> Guard:
@@ -27,7 +27,7 @@ def said(guard: Guard, losses: dict[str, float], sights: Sights, steps: int) -> 
 @pytest.mark.parametrize("begin", [1, WARM_UP])
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("affine", 4254), ("affine", 495), ("cycle", 2_906_079), ("confusion", 31_204), ("confusion", 195_237)],
+    [("matching", 4254), ("matching", 495), ("cycle", 2_906_079), ("confusion", 31_204), ("confusion", 195_237)],
 )
 def test_a_loss_that_explodes_is_a_fault_if_it_lasts(begin, name, value):
     guard = begun(begin)
@@ -40,7 +40,7 @@ def test_a_loss_that_explodes_is_a_fault_if_it_lasts(begin, name, value):
 def test_one_that_recovers_is_none_and_counting_begins_anew():
     guard = begun()
     for _ in range(3):
-        assert said(guard, CALM | {"affine": 4254.0}, HEALTHY, EXPLODED_STEPS - 1) == [None] * (EXPLODED_STEPS - 1)
+        assert said(guard, CALM | {"matching": 4254.0}, HEALTHY, EXPLODED_STEPS - 1) == [None] * (EXPLODED_STEPS - 1)
         assert guard.suspects
         assert guard.at_the_end() is not None
         assert guard.watch(99, CALM, HEALTHY) is None
@@ -50,7 +50,7 @@ def test_one_that_recovers_is_none_and_counting_begins_anew():
 
 def test_losses_near_zero_may_grow_a_thousandfold_and_large_ones_stay_large():
     guard = begun()
-    assert said(guard, CALM | {"affine": 2.0, "confusion": 14.0}, HEALTHY, 100) == [None] * 100
+    assert said(guard, CALM | {"matching": 2.0, "confusion": 14.0}, HEALTHY, 100) == [None] * 100
     large = Guard(("cat", "fox"))
     assert all(large.watch(step, {"pixels": 90.0}) is None for step in range(1, 100))
     assert all(large.watch(step, {"pixels": 8_000.0}) is None for step in range(100, 200))
@@ -76,6 +76,29 @@ def test_what_a_step_shows_is_a_fault_if_it_lasts_after_a_warm_up(broken, words)
     fresh = Guard(("cat", "fox"))
     assert all(fresh.watch(step, CALM, sights) is None and not fresh.suspects for step in range(1, WARM_UP + 1))
     assert said(begun(), CALM, sights, SHOWN_STEPS) == [None] * (SHOWN_STEPS - 1) + [words]
+
+
+@pytest.mark.parametrize("area", [0.019, 51.0, -0.7, 0.0, float("nan")])
+def test_a_map_that_collapses_is_a_fault_if_it_lasts_from_the_first_step_on(area):
+    for begin in (0, WARM_UP):
+        guard = begun(begin)
+        found = [guard.watch(begin + index, CALM, HEALTHY, area) for index in range(1, SHOWN_STEPS + 1)]
+        assert found[:-1] == [None] * (SHOWN_STEPS - 1)
+        assert found[-1] is not None
+        assert found[-1].what == f"the map between cat and fox has collapsed (it changes areas {area:.2g} times)"
+        assert "--mirror or --no-mirror" in found[-1].hint
+        assert guard.suspects
+
+
+def test_a_map_that_recovers_is_no_fault_nor_is_one_between_a_mouse_and_an_elephant():
+    guard = begun()
+    for area in (*[0.0] * (SHOWN_STEPS - 1), 0.021, *[-1.0] * (SHOWN_STEPS - 1), 49.0):
+        assert guard.watch(99, CALM, HEALTHY, area) is None
+    assert not guard.suspects
+    guard.watch(99, CALM, HEALTHY, 0.0)
+    fault = guard.at_the_end()
+    assert fault is not None
+    assert "has collapsed" in fault.what
 
 
 def test_without_masks_full_silhouettes_are_right():

@@ -94,7 +94,8 @@ class SmoothWarp:
 
     def transform(self, points: Tensor) -> Tensor:
         """Apply to points (N, K, 2)."""
-        bend = F.grid_sample(self._bend, points[:, :, None], align_corners=True, padding_mode="border")
+        known = points.nan_to_num()  # the gradient of `grid_sample` reads outside its memory at NaN
+        bend = F.grid_sample(self._bend, known[:, :, None], align_corners=True, padding_mode="border")
         return transform(self.theta, points) + bend[..., 0].transpose(1, 2)
 
     def warp(self, images: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What `jokr train` chooses where nothing is said: by what this machine does in a step, measured once."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from jokr_rt.config import PRESETS
+from jokr_rt.config import PRESETS, ModelConfig
+from jokr_rt.errors import UsageError
 from jokr_rt.training import distributed
 from jokr_rt.training.data import Clip
 from jokr_rt.training.geometry import GeometryStage
@@ -55,32 +57,42 @@ def choose_options(given: dict[str, Any], minutes: float, device: torch.device) 
     """Options for this machine.
 
     given: fields of TrainOptions; of `config`, `steps`, `coarse` and `precision` those that are None or left out are
-    chosen: the largest preset that this machine trains well, and as many steps as it takes `minutes` for.
+    chosen: the largest preset that this machine trains well, and as many steps as it takes `minutes` for. Where `steps`
+    are given, the machine's pace does not choose the preset. Raises UsageError.
     """
+    if not 0 < minutes < math.inf:
+        raise UsageError(f"minutes must be positive, not {minutes}")
     given = {name: value for name, value in given.items() if value is not None}
     if given.get("steps", ENOUGH_STEPS) < ASKED_STEPS:
         given = {"precision": "fp32", **given}
     given.setdefault("precision", choose_precision(device))
     names = [""] if "config" in given else ["full"] if device.type == "cuda" else ["realtime", "small"]
+    if given.get("coarse"):
+        names = [name for name in names if not name or _halves(PRESETS[name])]
     for name in names:
         config = given.get("config") or PRESETS[name]
-        halves = (config.size // 2) % max(64, config.extractor_size) == 0
-        options = TrainOptions(**{"coarse": COARSE * halves} | given | {"config": config})
+        options = TrainOptions(**{"coarse": COARSE * _halves(config)} | given | {"config": config})
         if options.steps < ASKED_STEPS:
             return Choice(options, name, None)
         pace = measure_pace(options, device)
-        if "steps" not in given:
-            per_step = pace.seconds(replace(options, steps=1000)) / 1000
-            options = replace(options, steps=max(100, round(60 * minutes / per_step / 100) * 100))
+        if "steps" in given:
+            break
+        per_step = pace.seconds(replace(options, steps=1000)) / 1000
+        options = replace(options, steps=max(100, round(60 * minutes / per_step / 100) * 100))
         if options.steps >= ENOUGH_STEPS:
             break
     return Choice(options, name, pace)
 
 
+def _halves(config: ModelConfig) -> bool:
+    """Whether steps at half the size are possible."""
+    return (config.size // 2) % max(64, config.extractor_size) == 0
+
+
 def measure_pace(options: TrainOptions, device: torch.device) -> Pace:
     """Of steps on pictures of noise; the random state stays as it was."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        model = Model(options.config)
+        model = placed(Model(options.config), device)
         config, count = options.config, options.batch
         noise = torch.randint(0, 256, (4, 4, config.size, config.size), dtype=torch.uint8)
         clips = Clip("", noise, True), Clip("", noise, True)

@@ -23,7 +23,9 @@ from jokr_rt.training.networks import Model, soft_argmax
 from jokr_rt.training.options import TrainOptions
 from jokr_rt.training.orientation import facing
 from jokr_rt.training.recipe import CLIPS, CONFIG, write_recipe
-from jokr_rt.training.train import CHECKPOINT, Report, Training, resumed_options
+from jokr_rt.training.resume import RESUME, resumed_options
+from jokr_rt.training.train import CHECKPOINT, Report, Training
+from jokr_rt.video import open_masks, open_video
 
 
 def train_clips(
@@ -52,8 +54,9 @@ def train_clips(
     """
     where = _device(device)
     with exclusive(output) if distributed.is_leader() else nullcontext():
-        if not resume and not overwrite and (output / CHECKPOINT).exists():
+        if not resume and not overwrite and any((output / name).exists() for name in (CHECKPOINT, RESUME)):
             raise UsageError(f"{output}: holds a checkpoint; --resume goes on with it, --overwrite starts anew")
+        _open_once(sources, masks)
         if not distributed.is_leader():
             say = _keep_quiet
         team = f"{distributed.world_size()} processes, " if distributed.world_size() > 1 else ""
@@ -80,6 +83,14 @@ def train_clips(
             say(f"{clip.name}: keypoints with and without masks differ by {gap:.3f} of the half-width")
     say(f"trained {checkpoint.step} steps; next: jokr export {output / CHECKPOINT} -o {output.name}.jokr")
     return checkpoint
+
+
+def _open_once(sources: tuple[Path, Path], masks: tuple[Path | None, Path | None]) -> None:
+    """Raises InputError for a clip or masks that are not there or cannot be read, before time is spent on measuring."""
+    for source, mattes in zip(sources, masks, strict=True):
+        open_video(source).close()
+        if mattes is not None:
+            open_masks(mattes).close()
 
 
 def _choose(wanted: dict[str, Any], minutes: float, device: torch.device, say: Callable[[str], None]) -> Choice:

@@ -131,8 +131,3 @@ def diversity_loss(keypoints: Tensor, distance: float = 0.15) -> Tensor:
     squared = (keypoints[:, :, None] - keypoints[:, None]).square().sum(-1)
     close = (distance**2 - squared).clamp(min=0)
     return (close.sum((1, 2)) - distance**2 * count).mean() / (count * (count - 1))
-
-
-def temporal_loss(keypoints: Tensor, following: Tensor) -> Tensor:
-    """mean |k(t) - k(t + 1)|^2 over neighbouring frames (temporal coherence)."""
-    return (keypoints - following).square().sum(-1).mean()

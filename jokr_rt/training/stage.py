@@ -102,11 +102,11 @@ class Stage(Generic[L]):
         raise NotImplementedError
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, buffers and the optimizers' state, under names of their own."""
+        """A copy of weights, buffers and the optimizers' state, under names of their own."""
         found = {name: value.clone() for name, value in self._modules.state_dict().items()}
         for name, optimizer in self.optimizers.items():
             for index, slots in optimizer.state_dict()["state"].items():
-                found |= {f"optimizers.{name}.{index}.{slot}": value for slot, value in slots.items()}
+                found |= {f"optimizers.{name}.{index}.{slot}": value.clone() for slot, value in slots.items()}
         return found
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:

@@ -3,18 +3,16 @@
 import copy
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from jokr_rt.config import ModelConfig
-from jokr_rt.errors import CheckpointError, OutputError, TrainingError
+from jokr_rt.errors import OutputError, TrainingError
 from jokr_rt.interrupt import deferred_interrupt
 from jokr_rt.training import distributed
 from jokr_rt.training.affine import determinant
-from jokr_rt.training.checkpoint import Checkpoint, Tensors, read_tensors, save_checkpoint, write_tensors
+from jokr_rt.training.checkpoint import Checkpoint, Tensors, save_checkpoint
 from jokr_rt.training.data import Clip, on_black
 from jokr_rt.training.geometry import GeometryNetworks, GeometryStage, first_map
 from jokr_rt.training.guard import Fault, Guard, not_numbers
@@ -22,15 +20,14 @@ from jokr_rt.training.log import MetricsLog
 from jokr_rt.training.networks import Model, render_heatmaps, soft_argmax
 from jokr_rt.training.options import Pace, TrainOptions
 from jokr_rt.training.perception import Features
+from jokr_rt.training.resume import RESUME, read_state, restore_random, write_state
 from jokr_rt.training.sheet import save_geometry_sheet, save_sheet
 from jokr_rt.training.sights import Sights
-from jokr_rt.training.stage import Stage, recompute_statistics
+from jokr_rt.training.stage import Stage, placed, recompute_statistics
 from jokr_rt.training.texture import TextureStage
 from jokr_rt.training.views import GeometryLoader, TextureLoader
 
 CHECKPOINT = "checkpoint.safetensors"
-RESUME = "resume.safetensors"
-RESUME_FORMAT = "jokr-training-3"
 REFERENCES = 8  # frames of each video that a checkpoint carries for appearance and parity
 BACKGROUNDS = (0.1, 0.3)  # shares of the geometry's steps between which backgrounds come in
 MATCHING = 0.1  # share of the geometry's steps in which the other video comes in
@@ -60,7 +57,7 @@ class Training:
         self.pace = pace or Pace()
         self.clips, self.options, self.folder, self.device = clips, options, folder, device
         self.steps = options.steps
-        self.model = Model(options.config)
+        self.model = placed(Model(options.config), device)
         self.features = Features() if options.weights.perceptual else None  # here, for its file may be missing
         self.step = 0
         self.saved_step: int | None = None
@@ -107,7 +104,8 @@ class Training:
 
     def _begin_texture(self) -> None:
         """Freeze what the geometry has come to, and go on with it."""
-        geometry = self._settled()
+        geometry = self.stage.average
+        self._recompute_statistics(geometry)
         self.stage.hand_over(geometry, self.model)
         self._enter_texture(geometry)
 
@@ -153,11 +151,10 @@ class Training:
                 stop = distributed.anyone(interrupt.requested)
                 is_due = self.step % self.options.save_every == 0 or self.step == self.steps or stop
                 if not self.guard.suspects and (is_shown or is_due):
-                    networks = self._settled()
-                    model = self._model_of(networks)
+                    model = self.kept()
                     self._fail_for(self._unfit(model))  # the losses are of the weights before the step
                     if is_shown and leads:
-                        self._save_sheet(model, networks)
+                        self._save_sheet(model)
                     if is_due:
                         self._save(model)
                 if ends and self.step < self.steps:
@@ -190,17 +187,9 @@ class Training:
 
     def kept(self) -> Model:
         """The model as it is now, in eval mode, by averaged weights. Its generator learns in the second stage only."""
-        return self._model_of(self._settled())
-
-    def _settled(self) -> torch.nn.Module:
-        """A copy of the averaged networks with statistics of their own."""
-        average = copy.deepcopy(self.stage.average)
-        self._recompute_statistics(average)
-        return average
-
-    def _model_of(self, networks: torch.nn.Module) -> Model:
         model = copy.deepcopy(self.model)
-        self.stage.hand_over(networks, model)
+        self._recompute_statistics(self.stage.average)
+        self.stage.hand_over(self.stage.average, model)
         return model.eval()
 
     @torch.inference_mode()
@@ -220,16 +209,15 @@ class Training:
             )
 
     def _saved(self) -> str:
-        return (
-            f"step {self.saved_step} is in {self.folder / CHECKPOINT}"
-            if self.saved_step
-            else "nothing of this run was saved"
-        )
+        if not self.saved_step:
+            return "nothing of this run was saved"
+        file = RESUME if self.saved_step <= self.options.geometry_steps else CHECKPOINT
+        return f"step {self.saved_step} is in {self.folder / file}"
 
-    def _save_sheet(self, model: Model, networks: torch.nn.Module) -> None:
+    def _save_sheet(self, model: Model) -> None:
         path = self.folder / f"sheet-{self.step:06d}.png"
-        if isinstance(networks, GeometryNetworks):
-            save_geometry_sheet(path, model, networks.drawer, self.clips)
+        if isinstance(self.stage, GeometryStage):
+            save_geometry_sheet(path, model, self.stage.average.drawer, self.clips)
         else:
             coarse = self.stage_step < self.options.coarse_steps
             save_sheet(path, model.resized(model.config.size // 2) if coarse else model, self.clips)
@@ -247,58 +235,32 @@ class Training:
         self.saved_step = self.step
         if not distributed.is_leader():
             return
-        if not self.in_geometry:
+        if self.in_geometry:
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that this one overwrites
+        else:
             save_checkpoint(self.folder / CHECKPOINT, self.checkpoint(model))
-        tensors: Tensors = self.stage.tensors() | {"random.cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        write_tensors(self.folder / RESUME, tensors, {"step": self.step, "options": self._fingerprint()}, RESUME_FORMAT)
+        write_state(self.folder, self.stage.tensors(), self.step, self.options, self.clips, self.device)
 
     def resume(self) -> None:
         """Go on where the run in this folder stopped, bit-exactly on the same machine in as many processes.
 
         Raises CheckpointError where there is none, or it was made with other options or clips.
         """
-        tensors, header = read_tensors(self.folder / RESUME, RESUME_FORMAT)
-        theirs, ours = header["options"], self._fingerprint()
-        if theirs != ours:
-            differing = next(key for key in ours if theirs.get(key) != ours[key])
-            made = f"{differing} = {theirs.get(differing)}, not {ours[differing]}"
-            raise CheckpointError(f"{self.folder / RESUME}: made with {made}; resume with the same options and clips")
-        random = {name: tensors.pop(name) for name in ("random.cpu", "random.cuda") if name in tensors}
-        self.step = self.saved_step = int(header["step"])
-        if "learner.generator.head.weight" in tensors:
-            self.stage.average.load_state_dict(_below(tensors, "frozen."))
-            self.stage.hand_over(self.stage.average, self.model)
-            self._enter_texture(self.stage.average)
+        tensors, self.step = read_state(self.folder, self.options, self.clips)
+        self.saved_step = self.step
+        if self.step > self.options.geometry_steps:
+            geometry = self.stage.average
+            geometry.load_state_dict(_below(tensors, "frozen."))
+            self.stage.hand_over(geometry, self.model)
+            self._enter_texture(geometry)
         self.stage.load(tensors)
-        torch.set_rng_state(random["random.cpu"])
-        if "random.cuda" in random and self.device.type == "cuda":
-            torch.cuda.set_rng_state(random["random.cuda"], self.device)
-        if self.in_geometry and self.stage_step == self.stage_steps:
+        restore_random(tensors, self.device)
+        if self.step == self.options.geometry_steps:
             self._begin_texture()
-
-    def _fingerprint(self) -> dict[str, object]:
-        """What must be the same for a resumed run to be the run it resumes."""
-        options = asdict(self.options)
-        for free in ("sheet_every", "save_every"):
-            del options[free]
-        model, weights = options.pop("config"), options.pop("weights")
-        lengths = [len(clip.frames) for clip in self.clips]
-        return model | options | {"frames": lengths} | {f"weight {n}": w for n, w in weights.items()}
 
 
 def _below(tensors: Tensors, prefix: str) -> Tensors:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def resumed_options(folder: Path, wanted: dict[str, Any]) -> TrainOptions:
-    """Those to go on with in a folder; what is None in `wanted` is what its run chose. Raises CheckpointError."""
-    _, header = read_tensors(folder / RESUME, RESUME_FORMAT)
-    chosen = dict(header["options"])
-    model = ModelConfig.from_json({name: chosen.pop(name) for name in asdict(ModelConfig())})
-    left_open = {name: chosen[name] for name, value in wanted.items() if value is None and name in chosen}
-    return TrainOptions(**wanted | left_open | {"config": wanted.get("config") or model})
 
 
 def _rise(share: float, first: float, last: float) -> float:
