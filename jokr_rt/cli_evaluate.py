@@ -76,9 +76,9 @@ def evaluate(
     """Measure how well MODEL, a bundle or a checkpoint, retargets.
 
     Against ground truth with --data puppets, for a model of a family of puppets (quadruped, walker, flower, or one of
-    these with -mirrored, whose second faces the other way): on walks that training never saw. On any two
-    clips with --data A B: what can be measured without truth; with masks, how well each creature's own frames are drawn
-    again, with --holdout those that training never saw. The exit code is 0 where a bar is missed, too.
+    these with -mirrored, whose second faces the other way): on walks that training never saw. On any two clips with
+    --data A B: what can be measured without truth; with masks, how well each creature's own frames are drawn again,
+    with --holdout those that training never saw. The exit code is 0 where a bar is missed, too.
     """
     _check(data, family, a_masks, b_masks, holdout)
     check_order(model, *map(Path, data))

@@ -5,17 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from jokr_rt.evaluation.puppets.drawing import (
-    Canvas,
-    Paint,
-    bulging,
-    dotted,
-    plain,
-    streaked,
-    striped,
-    tapered,
-    veined,
-)
+from jokr_rt.evaluation.puppets.drawing import Canvas, Paint, bulging, dotted, plain, streaked, striped, tapered, veined
 from jokr_rt.evaluation.puppets.motion import Floats, Motion, towards
 from jokr_rt.evaluation.puppets.puppet import Puppet
 
@@ -27,7 +17,8 @@ STALK = ("root", "low", "middle", "high", "blossom")
 class Flower(Puppet):
     """Proportions in lengths of the stage's stem.
 
-    petals: an odd number, from the left one over the top one to the right one. spread: degrees between these.
+    petals: an odd number, from the left one over the top one to the right one. spread: degrees from the top
+    one to either, where "open" is 1.
     """
 
     JOINTS: ClassVar[tuple[str, ...]] = (
