@@ -55,7 +55,7 @@ def test_tables_also_without_pytorch(tiny_bundle: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stderr.splitlines() if not line.startswith(BUSY)] == []
     lines = done.stdout.splitlines()
-    assert lines[0].strip() == f"{tiny_bundle}: 64 x 64, 0.00718 GFLOP a frame"
+    assert lines[0].strip() == f"{tiny_bundle}: 64 x 64, 0.00444 GFLOP a frame"
     (single,) = (line.split() for line in lines[1:4] if line.startswith("onnxruntime fp32, latency "))
     assert single[6] == "exact"  # after ms, fps and the ratio to the floor; there is none to PyTorch
     (several,) = (line.split() for line in lines[1:4] if line.startswith("onnxruntime fp32, throughput "))

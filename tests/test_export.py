@@ -108,7 +108,7 @@ def test_only_overwrite_replaces_a_bundle(tiny_checkpoint: Path, bundle_copy: Pa
 def test_failed_parity_leaves_nothing_behind_and_what_was_there_intact(
     tiny_checkpoint: Path, bundle_copy: Path, stored_graphs: dict[str, onnx.ModelProto], exists: bool
 ) -> None:
-    perturbed(stored_graphs["stn-a2b"], "regressor.bias", 0.01)
+    perturbed(stored_graphs["stn-a2b"], "transformer.theta", 0.01)
     before = content(bundle_copy)
     if not exists:
         shutil.rmtree(bundle_copy)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from jokr_rt.evaluation import metrics
 from jokr_rt.evaluation.perform import render_heatmaps
-from jokr_rt.training import geometry, networks
+from jokr_rt.training import networks
+from jokr_rt.training.affine import inverse, transform
 from tests.tolerances import EXACT, REWRITE
 
 RANDOM = np.random.default_rng(0)
@@ -123,7 +124,7 @@ def test_keypoints_move_as_in_training(degrees, scale, x, y):
     theta = affine(degrees, scale, x, y)[None]
     points = np.random.default_rng(1).uniform(-1, 1, (1, 5, 2))
     moved = metrics.moved_by(theta, points)
-    expected = geometry.transform(geometry.inverse(torch.from_numpy(theta)), torch.from_numpy(points)).numpy()
+    expected = transform(inverse(torch.from_numpy(theta)), torch.from_numpy(points)).numpy()
     np.testing.assert_allclose(moved, expected, atol=EXACT)
     np.testing.assert_allclose(moved @ theta[0, :, :2].T + theta[0, :, 2], points, atol=EXACT)
 
@@ -137,7 +138,7 @@ def test_a_mirroring_map_moves_keypoints_by_its_inverse():
 
 def test_a_collapsed_map_moves_keypoints_as_in_training():
     theta, points = affine(0, 0.1, 0.2, 0)[None], np.full((1, 1, 2), 0.4)
-    expected = geometry.transform(geometry.inverse(torch.from_numpy(theta)), torch.from_numpy(points)).numpy()
+    expected = transform(inverse(torch.from_numpy(theta)), torch.from_numpy(points)).numpy()
     np.testing.assert_allclose(metrics.moved_by(theta, points), expected, atol=EXACT)
 
 

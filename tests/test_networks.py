@@ -10,11 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jokr_rt.config import PRESETS, ModelConfig
 from jokr_rt.errors import UsageError
+from jokr_rt.training.critics import DomainClassifier, PatchDiscriminator
 from jokr_rt.training.networks import (
     GAUSSIAN_STD,
-    DomainClassifier,
     Model,
-    PatchDiscriminator,
+    SilhouetteDrawer,
     SpatialTransformer,
     affine_grid_sample,
     render_heatmaps,
@@ -24,21 +24,24 @@ from jokr_rt.training.networks import (
 TINY = ModelConfig(keypoints=5, size=128, width=1 / 16, extractor_size=64)
 
 
-@pytest.mark.parametrize(("preset", "gflop", "millions"), [("full", 13.5, 40), ("realtime", 1.7, 10)])
+@pytest.mark.parametrize(
+    ("preset", "gflop", "millions"), [("full", 6.4, 40), ("realtime", 1.67, 10), ("small", 0.5, 5.6)]
+)
 def test_a_preset_costs_what_it_says(preset, gflop, millions):
     config = PRESETS[preset]
+    size, half = config.size, config.heatmap_size
     with torch.device("meta"):
         model = Model(config).eval()
         with FlopCounterMode(display=False) as counter:
-            logits, appearance = model.extractor(torch.empty(1, 3, 256, 256))
+            logits, appearance = model.extractor(torch.empty(1, 3, size, size))
             keypoints, _, _ = soft_argmax(logits)
             _, warped = model.stn_a2b(keypoints)
             image, _ = model.generator(warped, appearance)
     assert counter.get_total_flops() / 1e9 == pytest.approx(gflop, rel=0.02)
     assert sum(weight.numel() for weight in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.02)
-    assert logits.shape == (1, 10, config.extractor_map_size, config.extractor_map_size)
-    assert appearance.shape == (1, 3, 128, 128)
-    assert image.shape == (1, 3, 256, 256)
+    assert logits.shape == (1, 14, 64, 64)
+    assert appearance.shape == (1, 3, half, half)
+    assert image.shape == (1, 3, size, size)
 
 
 def test_the_full_extractor_has_the_published_channels():
@@ -117,7 +120,30 @@ def test_shapes_follow_from_the_config():
     )
     assert image.abs().max() <= 1
     assert DomainClassifier(TINY)(keypoints).shape == (2,)
-    assert PatchDiscriminator(TINY)(image, torch.tensor([0, 1])).shape[0] == 2
+    assert SilhouetteDrawer(TINY)(warped).shape == (2, 2, 128, 128)
+
+
+def test_the_critic_scores_patches_by_the_map_of_their_video_and_shows_what_it_sees():
+    critic, images = PatchDiscriminator(TINY).eval(), torch.rand(2, 3, 128, 128)
+    with torch.no_grad():
+        scores, *features = critic(images, torch.tensor([0, 1]))
+        first, _ = critic(images, torch.tensor([0, 0]))[0]
+        _, second = critic(images, torch.tensor([1, 1]))[0]
+    assert [tuple(level.shape) for level in features] == [(2, 4, 64, 64), (2, 8, 32, 32), (2, 16, 16, 16)]
+    torch.testing.assert_close(scores, torch.stack([first, second]))
+    assert scores.shape == (2, 15, 15)
+
+
+def test_looks_are_three_numbers_for_the_whole_frame_whatever_its_size():
+    extractor = Model(TINY).eval().extractor
+    frames = torch.rand(2, 3, 128, 128) * 2 - 1
+    with torch.no_grad():
+        logits, appearance = extractor(frames)
+        found = extractor.looks(extractor.reduced(frames))
+        torch.testing.assert_close(extractor.find(frames), logits)
+    assert found.abs().max() < 1
+    assert torch.equal(appearance, found[:, :, None, None].expand(2, 3, 64, 64))
+    assert not torch.equal(found[0], found[1])
 
 
 def test_a_frame_does_not_depend_on_its_neighbours_in_the_batch():
@@ -160,15 +186,19 @@ def test_a_new_spatial_transformer_is_the_identity():
     torch.testing.assert_close(warped, render_heatmaps(keypoints, 64), atol=1e-5, rtol=0)
 
 
-def test_a_spatial_transformer_starts_from_any_map_whatever_the_pose():
+@pytest.mark.parametrize("mirrors", [False, True])
+def test_a_spatial_transformer_has_one_map_for_all_poses_and_learns_it(mirrors):
     transformer, theta = SpatialTransformer(TINY), torch.tensor([[0.7, -0.3, 0.2], [0.3, 0.7, -0.1]])
-    nn.init.normal_(transformer.regressor.weight)
-    transformer.start_from(theta)
+    theta[0] *= -1 if mirrors else 1
+    with torch.no_grad():
+        transformer.theta.copy_(theta)
     keypoints = torch.rand(4, 5, 2) - 0.5
     found, warped = transformer(keypoints)
     assert torch.equal(found, theta.expand(4, 2, 3))
     expected = affine_grid_sample(render_heatmaps(keypoints, 64), theta.expand(4, 2, 3).contiguous())
     torch.testing.assert_close(warped, expected)
+    warped.square().sum().backward()
+    assert transformer.theta.grad.abs().min() > 0
 
 
 def test_the_sampler_is_grid_sample_with_gradients():

@@ -48,7 +48,7 @@ def test_the_reported_precision_is_the_one_that_ran(
         engine = load_engine("openvino", int8_bundle, precision)
         drawn(int8_bundle, engine)
         assert engine.precision == precision
-        extract, _, place, paint = compiled
+        extract, place, paint = compiled
         assert heavy_layers(extract) <= kinds
         assert heavy_layers(paint) <= kinds
         assert openvino.lowest_precision([place]) == "fp32"

@@ -29,7 +29,7 @@ def test_a_second_start_compiles_nothing(bundle_copy: Path, model_cache: Path) -
     assert openvino_cache.cache_folder() == model_cache
     before = drawn(bundle, load_engine("openvino", bundle, None, listener))
     names = sorted(path.name for path in model_cache.iterdir())
-    assert [name.partition("-")[0] for name in names] == ["extract", "locate", "paint", "place"]
+    assert [name.partition("-")[0] for name in names] == ["extract", "paint", "place"]
     for graph in bundle.graphs:
         (bundle_copy / graph.file).unlink()
     assert_near(drawn(bundle, load_engine("openvino", bundle, None, listener)), before, 0, 0)
@@ -44,14 +44,14 @@ def test_another_graph_precision_or_mode_is_another_model(
 ) -> None:
     def parts() -> dict[str, int]:
         names = [path.name.partition("-")[0] for path in model_cache.glob("*.blob")]
-        return {name: names.count(name) for name in ("extract", "locate", "place", "paint")}
+        return {name: names.count(name) for name in ("extract", "place", "paint")}
 
     Retargeter(int8_bundle, "a2b", load_engine("openvino", int8_bundle, "fp32"))
-    assert parts() == {"extract": 1, "locate": 1, "place": 1, "paint": 1}
+    assert parts() == {"extract": 1, "place": 1, "paint": 1}
     Retargeter(bundle, "a2b", load_engine("openvino", bundle, "fp32"))  # the same graphs
-    assert parts() == {"extract": 1, "locate": 1, "place": 1, "paint": 1}
+    assert parts() == {"extract": 1, "place": 1, "paint": 1}
     Retargeter(bundle, "b2a", load_engine("openvino", bundle, "fp32"))
-    assert parts() == {"extract": 1, "locate": 2, "place": 2, "paint": 2}
+    assert parts() == {"extract": 1, "place": 2, "paint": 2}
     Retargeter(int8_bundle, "a2b", load_engine("openvino", int8_bundle, "int8"))
     assert parts()["extract"] == 2
     Retargeter(bundle, "a2b", load_engine("openvino", bundle, "fp32"), "throughput")

@@ -14,6 +14,7 @@ import torch
 import jokr_rt.parity
 from export import export_bundle
 from jokr_rt.bundle import DIRECTIONS, Bundle, open_bundle
+from jokr_rt.engines import load_engine
 from jokr_rt.errors import ParityError
 from jokr_rt.parity import compare, require_parity, verify_bundle
 from jokr_rt.training.checkpoint import load_checkpoint, save_checkpoint
@@ -71,8 +72,8 @@ def test_samples_are_two_real_frames_of_each_domain_and_what_pytorch_makes_of_th
     ("graph", "weight", "value", "outputs"),
     [
         ("extractor", "keypoint_head.weight", 1.0, {"keypoints": False, "confidence": False, "appearance": True}),
-        ("stn-b2a", "regressor.bias", 0.01, {"theta": False, "warped": False}),
-        ("stn-b2a", "regressor.bias", 1e-5, {"theta": True, "warped": True}),
+        ("stn-b2a", "transformer.theta", 0.01, {"theta": False, "warped": False}),
+        ("stn-b2a", "transformer.theta", 1e-5, {"theta": True, "warped": True}),
         ("generator", "down.0.0.bias", np.nan, {"image": False}),
     ],
 )
@@ -113,12 +114,11 @@ def test_gate_compares_names_then_shapes_and_dtypes_then_values(bundle: Bundle) 
 
 @pytest.fixture(scope="module")
 def loud_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Exported from a good model whose appearance is a thousand times as large."""
+    """Exported from a good model but for its map of "a2b", which leads far away."""
     folder = tmp_path_factory.mktemp("loud")
     checkpoint = make_checkpoint(TINY)
     with torch.no_grad():
-        for weight in checkpoint.model.extractor.appearance_head.parameters():
-            weight *= 1000
+        checkpoint.model.stn_a2b.theta[:, 2] += 2000
     save_checkpoint(folder / "loud.safetensors", checkpoint)
     export_bundle(folder / "loud.safetensors", folder / "loud.jokr")
     return folder / "loud.jokr"
@@ -129,10 +129,10 @@ def test_large_values_may_differ_in_proportion(loud_bundle: Path, name: str) -> 
     loud = open_bundle(loud_bundle)
     figures = verify_bundle(loud, name)
     require_parity(figures)
-    largest = float(np.abs(loud.samples()["extractor"]["appearance"]).max())
+    largest = float(np.abs(loud.samples()["stn-a2b"]["theta"]).max())
     assert largest > 1000
     for figure in figures:
-        if figure.output == "appearance":
+        if (figure.graph, figure.output) == ("stn-a2b", "theta"):
             assert figure.tolerance == tolerances.FP32 * largest
         if figure.output == "keypoints":
             assert figure.tolerance == tolerances.FP32
@@ -140,13 +140,30 @@ def test_large_values_may_differ_in_proportion(loud_bundle: Path, name: str) -> 
 
 def test_of_large_values_too_a_thousandth_is_refused(loud_bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(loud_bundle, tmp_path / "copy.jokr"))
-    proto = onnx.load(copy / "extractor.onnx")
-    (weight,) = [tensor for tensor in proto.graph.initializer if tensor.name.endswith("appearance_head.weight")]
+    proto = onnx.load(copy / "stn-a2b.onnx")
+    (weight,) = [tensor for tensor in proto.graph.initializer if tensor.name.endswith("transformer.theta")]
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(1.001), weight.name))
-    figures = verify_bundle(replace_graph(copy, "extractor", proto), "onnxruntime")
-    assert {figure.output for figure in figures if not figure.passed} == {"appearance"}
-    with pytest.raises(ParityError, match=r"^extractor \(onnxruntime, fp32\): appearance differs from PyTorch's by"):
+    figures = verify_bundle(replace_graph(copy, "stn-a2b", proto), "onnxruntime")
+    assert {figure.output for figure in figures if not figure.passed} == {"theta"}
+    with pytest.raises(ParityError, match=r"^stn-a2b \(onnxruntime, fp32\): theta differs from PyTorch's by"):
         require_parity(figures)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_model_that_all_is_compared_on_has_a_map_that_mirrors(bundle: Bundle, name: str) -> None:
+    """A keypoint on the one side is drawn on the other, and with the map back, where it was."""
+    keypoints = np.tile(np.float32([0.4, 0.1]), (1, TINY.keypoints, 1))
+    engine = load_engine(name, bundle)
+    there = engine.run("stn-b2a", {"keypoints": keypoints})  # inverse(theta) moves it, which is that of "a2b"
+    theta = engine.run("stn-a2b", {"keypoints": keypoints})["theta"]
+    assert np.linalg.det(theta[0, :, :2]) < -0.5
+    expected = theta[0, :, :2] @ keypoints[0, 0] + theta[0, :, 2]
+    assert expected[0] < -0.2
+    mass = there["warped"][0, 0] / there["warped"][0, 0].sum()
+    centres = (np.arange(TINY.heatmap_size) * 2 + 1) / TINY.heatmap_size - 1
+    found = np.array([(mass.sum(0) * centres).sum(), (mass.sum(1) * centres).sum()])
+    cell = 2 / TINY.heatmap_size
+    assert np.abs(found - expected).max() < cell / 2
 
 
 def test_verify_needs_neither_torch_nor_onnx_nor_the_export(tiny_bundle: Path, tmp_path: Path) -> None:

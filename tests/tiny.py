@@ -12,6 +12,7 @@ from torch import nn
 
 from jokr_rt.bundle import Bundle, open_bundle, stored_file
 from jokr_rt.config import ModelConfig
+from jokr_rt.training.affine import inverse
 from jokr_rt.training.checkpoint import Checkpoint
 from jokr_rt.training.data import Clip
 from jokr_rt.training.networks import Model, render_heatmaps, soft_argmax
@@ -42,7 +43,7 @@ def creature_clips(count: int, size: int = 64) -> tuple[Clip, Clip]:
 
 
 def make_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
-    """An untrained model: random scales, statistics of real frames, thetas that depend on the pose."""
+    """An untrained model: random scales, statistics of real frames, a map that mirrors, there and back."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Model(config)
@@ -51,17 +52,28 @@ def make_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, std=0.2)
                 module.momentum = None  # a plain mean over the batches below
-        for stn in (model.stn_a2b, model.stn_b2a):
-            nn.init.normal_(stn.regressor.weight, std=0.1)
+        there = torch.tensor([[-1.2, 0.3, 0.15], [0.25, 0.8, -0.1]])
+        with torch.no_grad():
+            model.stn_a2b.theta.copy_(there)
+            model.stn_b2a.theta.copy_(inverse(there[None])[0])
         for weight in (model.extractor.keypoint_head.weight, model.generator.head.weight):
             nn.init.normal_(weight, std=0.5)
         references = {domain: creature_frames(3, config.size, seed + index) for index, domain in enumerate("ab")}
         with torch.no_grad():
+            _look_closely(model, np.concatenate(list(references.values())))
             for frames in references.values():
                 logits, appearance = model.extractor(torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1)
                 keypoints, _, _ = soft_argmax(logits)
                 model.generator(render_heatmaps(keypoints, config.heatmap_size), appearance)
         return Checkpoint(model.eval(), {"a": "cat", "b": "fox"}, references, step=7)
+
+
+def _look_closely(model: Model, frames: NDArray[np.uint8]) -> None:
+    """Let the looks tell frames of blobs apart, of which a mean over the frame is nearly the same."""
+    looks = model.extractor.looks
+    views = model.extractor.reduced(torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1)
+    nn.init.normal_(looks.head.weight, std=30)
+    looks.head.bias.copy_(-looks.head.weight @ looks.layers(views).mean((0, 2, 3)))
 
 
 def max_error(found: NDArray[Any], expected: torch.Tensor) -> float:

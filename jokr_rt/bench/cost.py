@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from jokr_rt.config import ModelConfig
 
-STAGES = ("extractor", "stn", "generator")
+STAGES = ("extractor", "generator")
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Layer:
 
 
 def layers(config: ModelConfig) -> Iterator[Layer]:
-    """Those that a frame of one direction passes, of the networks in `jokr_rt.training.networks`."""
+    """Those that a frame of one direction passes, of the networks in `jokr_rt.training.networks`: not those that read
+    its looks, which is done once for a target. A spatial transformer has none."""
     yield from _extractor(config)
-    yield from _transformer(config)
     yield from _generator(config)
 
 
@@ -56,16 +56,6 @@ def _extractor(config: ModelConfig) -> Iterator[Layer]:
         yield Layer("extractor", 4, inputs, outputs, side**2)
         side *= 2
     yield Layer("extractor", 1, widths[0], config.keypoints, side**2)
-    yield Layer("extractor", 1, widths[0], 3, side**2)
-
-
-def _transformer(config: ModelConfig) -> Iterator[Layer]:
-    hidden, features = config.channels(32), config.channels(64)
-    side = config.extractor_map_size - 6
-    yield Layer("stn", 7, config.keypoints, hidden, side**2)
-    side = side // 2 - 4
-    yield Layer("stn", 5, hidden, features, side**2)
-    yield Layer("stn", 1, features * (side // 2) ** 2, 6, 1)
 
 
 def _generator(config: ModelConfig) -> Iterator[Layer]:

@@ -46,20 +46,17 @@ class OpenVinoEngine:
         self._bundle = bundle
         self._monitor = monitor
         self._signatures = bundle.signatures
-        self._requests: dict[str, list[ov.InferRequest]] = {}
+        self._requests: dict[str, ov.InferRequest] = {}
 
     def run(self, graph: str, inputs: Arrays) -> Arrays:
         signature = self._signatures[graph]
         check_inputs(graph, signature, inputs)
-        requests = self._requests.get(graph) or self._compile_graph(graph)
-        known = dict(inputs)
+        request = self._requests.get(graph) or self._compile_graph(graph)
         try:
-            for request in requests:
-                results = request.infer({port.any_name: known[port.any_name] for port in request.model_inputs})
-                known |= {port.any_name: results[port] for port in request.model_outputs}  # copies
+            results = request.infer(dict(inputs))
         except Exception as error:  # what its C++ side throws arrives as several kinds
             raise failure(self.name, f"graph {graph} failed", error) from error
-        return {spec.name: known[spec.name] for spec in signature.outputs}
+        return {spec.name: results[spec.name] for spec in signature.outputs}  # copies
 
     def stages(self, direction: str, appearance: NDArray[np.float32], mode: str) -> Stages:
         parts = direction_parts(self._bundle, direction, appearance, self.precision)
@@ -74,19 +71,17 @@ class OpenVinoEngine:
         self._check_precision(direction, compiled)
         return OpenVinoStages(compiled)
 
-    def _compile_graph(self, graph: str) -> list[ov.InferRequest]:
-        compiled = []
-        for model, precise in whole_graph(self._bundle, graph, self.precision):
-            options = self._options(precise, "latency")
-            try:
-                compiled.append(core().compile_model(model, "CPU", options))
-            except RuntimeError as error:
-                path = self._bundle.graph_path(graph, self.precision)
-                raise failure(self.name, f"{path} cannot be compiled", error) from error
+    def _compile_graph(self, graph: str) -> ov.InferRequest:
+        model, precise = whole_graph(self._bundle, graph, self.precision)
+        try:
+            compiled = core().compile_model(model, "CPU", self._options(precise, "latency"))
+        except RuntimeError as error:
+            path = self._bundle.graph_path(graph, self.precision)
+            raise failure(self.name, f"{path} cannot be compiled", error) from error
         is_quantised = self._bundle.graph(graph, self.precision).sha256 != self._bundle.graph(graph).sha256
-        if self.precision != INT8 or is_quantised:
-            self._check_precision(graph, compiled)
-        self._requests[graph] = [model.create_infer_request() for model in compiled]
+        if not precise and (self.precision != INT8 or is_quantised):
+            self._check_precision(graph, [compiled])
+        self._requests[graph] = compiled.create_infer_request()
         return self._requests[graph]
 
     def _options(self, precise: bool, mode: str) -> dict[str, Any]:
@@ -140,8 +135,7 @@ class _Worker:
     """Requests of one frame at a time: what one writes, the next one reads in place."""
 
     def __init__(self, compiled: list[ov.CompiledModel]) -> None:
-        self._extract, self._locate, self._place, self._paint = (model.create_infer_request() for model in compiled)
-        self._place.set_tensor("features", self._locate.get_tensor("features"))
+        self._extract, self._place, self._paint = (model.create_infer_request() for model in compiled)
         self._paint.set_tensor("warped", self._place.get_tensor("warped"))
         self._image_shape = tuple(self._paint.get_tensor("image").shape)
 
@@ -152,11 +146,10 @@ class _Worker:
         return keypoints, confidence
 
     def draw(self, keypoints: NDArray[np.float32]) -> NDArray[np.uint8]:
-        for request in (self._locate, self._place):
-            request.set_tensor("keypoints", _shared(keypoints))
+        self._place.set_tensor("keypoints", _shared(keypoints))
         image = np.empty(self._image_shape, np.uint8)
         self._paint.set_tensor("image", _shared(image))
-        for request in (self._locate, self._place, self._paint):
+        for request in (self._place, self._paint):
             request.infer(share_outputs=True)
         return image
 

@@ -1,8 +1,7 @@
-"""A bundle's graphs as OpenVINO's models: read, checked, cut where the precision changes, and folded for one direction.
+"""A bundle's graphs as OpenVINO's models: read, checked, and folded for one direction.
 
-An STN is two models. "locate" is its convolutions, from keypoints to features, in whatever precision was asked for.
-"place" makes a map of them and warps the heatmaps, in float32: where things are is a number near 1 that bfloat16 rounds
-to half a pixel, and it costs next to nothing.
+An STN is computed in float32 whatever was asked for: where things are is a number near 1 that bfloat16 rounds to half a
+pixel, and it costs next to nothing.
 """
 
 import hashlib
@@ -47,19 +46,15 @@ def core() -> ov.Core:  # noqa: TID251
     return made
 
 
-def whole_graph(bundle: Bundle, graph: str, precision: str) -> list[tuple[ov.Model, bool]]:
-    """The models of a graph, for any batch size, and whether each is held to float32. One takes what is named by the
-    graph's inputs and the outputs of the ones before it. Raises BundleError, EngineError."""
-    model = _read(bundle, graph, precision)
-    if not graph.startswith("stn-"):
-        return [(model, False)]
-    return [(_locate(model.clone()), False), (_place(model), True)]
+def whole_graph(bundle: Bundle, graph: str, precision: str) -> tuple[ov.Model, bool]:
+    """The model of a graph, for any batch size, and whether it is held to float32. Raises BundleError, EngineError."""
+    return _read(bundle, graph, precision), graph.startswith("stn-")
 
 
 def direction_parts(
     bundle: Bundle, direction: str, appearance: NDArray[np.float32], precision: str
-) -> tuple[Part, Part, Part, Part]:
-    """What a frame of "a2b" or "b2a" passes: "extract", "locate", "place", "paint", for a batch of one.
+) -> tuple[Part, Part, Part]:
+    """What a frame of "a2b" or "b2a" passes: "extract", "place", "paint", for a batch of one.
 
     "extract" lacks the extractor's appearance, and what only that needs; "paint" has the target's, (1, 3, size/2,
     size/2), as a constant.
@@ -82,8 +77,7 @@ def direction_parts(
 
     return (
         Part("extract", False, (source("extractor"),), extract),
-        Part("locate", False, (source(stn),), lambda: _locate(_single(_read(bundle, stn, precision)))),
-        Part("place", True, (source(stn),), lambda: _place(_single(_read(bundle, stn, precision)))),
+        Part("place", True, (source(stn),), lambda: _single(_read(bundle, stn, precision))),
         Part("paint", False, (source("generator"), looks_hash), paint, kept=is_own),
     )
 
@@ -108,27 +102,6 @@ def _single(model: ov.Model) -> ov.Model:
     """For a batch of one: its shapes known, the compiler plans its memory ahead."""
     model.reshape({port.any_name: [1, *list(port.partial_shape)[1:]] for port in model.inputs})
     return model
-
-
-def _locate(stn: ov.Model) -> ov.Model:
-    """Keypoints (N, K, 2) -> "features" (N, F), what the regression of theta reads."""
-    features = _regression(stn).input_value(0)
-    features.get_tensor().set_names({"features"})
-    return ov.Model([features], stn.get_parameters(), "locate")
-
-
-def _place(stn: ov.Model) -> ov.Model:
-    """Keypoints (N, K, 2), "features" (N, F) -> theta (N, 2, 3), warped (N, K, size/2, size/2)."""
-    regression = _regression(stn)
-    features = ops.parameter(regression.input_value(0).get_partial_shape(), ov.Type.f32, "features")
-    features.output(0).get_tensor().set_names({"features"})
-    regression.input(0).replace_source_output(features.output(0))
-    return ov.Model(stn.outputs, [*stn.get_parameters(), features], "place")
-
-
-def _regression(stn: ov.Model) -> ov.Node:
-    """The matrix product that the map is read off the features with."""
-    return [node for node in stn.get_ordered_ops() if node.get_type_name() == "MatMul"][-1]
 
 
 def _affine_grid_sample(node: NodeContext) -> list[ov.Output]:

@@ -1,7 +1,8 @@
 """The same model in 16 bits: its convolutions, between float32 islands where so few bits are too few.
 
 Islands: keypoint logits, softmax and expectation (a tenth of a logit's unit moves a keypoint), theta, all coordinates
-(a grid of 16 bits moves values by 4 percent), heatmaps until they are rendered, the last tanh. Every change of dtype is
+(a grid of 16 bits moves values by 4 percent), heatmaps until they are rendered, the means that looks are read off, the
+last tanh. Every change of dtype is
 a cast of its own, as TensorRT's strongly typed networks want it, and each stage's inputs and outputs stay as they are:
 stages of several precisions fit each other, and one set of parity samples.
 """
@@ -64,8 +65,9 @@ def halved(model: Model, dtype: torch.dtype = torch.float16) -> Model:
     to_float = Cast(torch.float32)
     heads: dict[tuple[nn.Module, str], list[nn.Module]] = {
         (extractor, "keypoint_head"): [to_float, extractor.keypoint_head.float()],
-        (extractor.looks, "head"): [extractor.looks.head, to_float],
+        (extractor.looks, "layers"): [extractor.looks.layers, to_float],
     }
+    extractor.looks.head.float()
     for name in {"head", "colours", "mask"} & dict(generator.named_children()).keys():  # export makes two of the one
         heads[generator, name] = [getattr(generator, name), to_float]
     for name, part in parts.items():

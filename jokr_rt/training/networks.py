@@ -182,7 +182,7 @@ class SpatialTransformer(nn.Module):
 
     def locate(self, keypoints: Tensor) -> Tensor:
         """Keypoints (N, K, 2) -> theta (N, 2, 3), in the sense of `affine_grid_sample`."""
-        return self.theta.expand(len(keypoints), -1, -1)
+        return self.theta.expand(keypoints.shape[0], -1, -1)  # len() would make the batch a constant in an export
 
     def forward(self, keypoints: Tensor) -> tuple[Tensor, Tensor]:
         """Keypoints (N, K, 2) -> theta (N, 2, 3) and their heatmaps, warped (N, K, size/2, size/2)."""

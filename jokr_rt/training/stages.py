@@ -22,6 +22,18 @@ class ExtractorStage(nn.Module):
         return keypoints, confidence, appearance
 
 
+class TransformerStage(nn.Module):
+    """keypoints (N, K, 2) -> theta (N, 2, 3), warped (N, K, size/2, size/2)."""
+
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__()
+        self.transformer = transformer  # its weight is named as its output, which a graph does not allow
+
+    def forward(self, keypoints: Tensor) -> tuple[Tensor, Tensor]:
+        theta, warped = self.transformer(keypoints)
+        return theta, warped
+
+
 class GeneratorStage(nn.Module):
     """warped (N, K, size/2, size/2), appearance (N, 3, size/2, size/2) -> image (N, size, size, 3) uint8."""
 
@@ -37,5 +49,5 @@ class GeneratorStage(nn.Module):
 
 def stages(model: Model) -> dict[str, nn.Module]:
     """A module for each graph, in the order a frame passes them."""
-    transformers = {f"stn-{direction}": model.stn(direction) for direction in DIRECTIONS}
+    transformers = {f"stn-{direction}": TransformerStage(model.stn(direction)) for direction in DIRECTIONS}
     return {"extractor": ExtractorStage(model), **transformers, "generator": GeneratorStage(model)}
