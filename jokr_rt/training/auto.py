@@ -65,7 +65,8 @@ def choose_options(given: dict[str, Any], minutes: float, device: torch.device) 
     given = {name: value for name, value in given.items() if value is not None}
     if given.get("steps", ENOUGH_STEPS) < ASKED_STEPS:
         given = {"precision": "fp32", **given}
-    given.setdefault("precision", choose_precision(device))
+    if "precision" not in given:
+        given["precision"] = choose_precision(device)
     names = [""] if "config" in given else ["full"] if device.type == "cuda" else ["realtime", "small"]
     if given.get("coarse"):
         names = [name for name in names if not name or _halves(PRESETS[name])]
