@@ -62,8 +62,8 @@ def loss_progress(
     """Steps, time left and some losses on stderr. Yields what to call after a step: with its number, the number of all,
     its losses, and the share of the time that is done, about; for a step of one stage takes longer than of another.
 
-    A bar on a terminal; elsewhere, with `lines`, a line after the first, the thirtieth and the last step, and every half a
-    minute. now: seconds, from any origin.
+    A bar on a terminal; elsewhere, with `lines`, a line after the first, the thirtieth and the last step, and every
+    half a minute. now: seconds, from any origin.
     """
     console = Console(stderr=True)
     columns = BarColumn(_BAR), TimeRemainingColumn(), TextColumn("{task.description}")
