@@ -17,12 +17,18 @@ from click.testing import CliRunner, Result
 
 from jokr_rt.cli import main
 from jokr_rt.evaluation.puppets import BLUE, BROWN, Motion, write_clip, write_video
-from jokr_rt.training.checkpoint import load_checkpoint
+from jokr_rt.training.checkpoint import load_checkpoint, read_tensors
+from jokr_rt.training.data import Clip
 from jokr_rt.training.lock import exclusive
+from jokr_rt.training.options import Pace
+from jokr_rt.training.orientation import Facing
+from jokr_rt.training.resume import RESUME_FORMAT
+from jokr_rt.training.train import Training
 from jokr_rt.video import write_png
 from tests.process import assert_refused, command
 
-TINY = ["--keypoints", "4", "--size", "64", "--width", "0.0625", "--batch", "2", "--steps", "2", "--sheet-every", "1"]
+SMALL = ["--keypoints", "4", "--size", "64", "--width", "0.0625", "--batch", "2"]
+TINY = [*SMALL, "--steps", "2", "--sheet-every", "1", "--no-mirror"]  # a step of either stage
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +55,9 @@ def test_train_writes_checkpoint_sheets_and_json(puppets, tmp_path):
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
-    assert lines[0]["losses"]["reconstruction"] > 0
+    assert [line["steps"] for line in lines] == [2, 2]
+    assert lines[0]["losses"]["silhouette"] > 0
+    assert lines[1]["losses"]["reconstruction"] > 0
     assert "cat: 4 frames, with masks" in result.stderr
     assert result.stderr.count("tensorboard --logdir") == 1
     assert re.search(r"fox: keypoints with and without masks differ by 0\.\d{3} of the half-width", result.stderr)
@@ -93,8 +101,15 @@ def test_a_folder_with_a_checkpoint_is_not_trampled(puppets, tmp_path):
         (["--width", "9"], ["width"]),
         (["--extractor-size", "48"], ["extractor_size"]),
         (["--batch", "1"], ["batch"]),
+        (["--geometry", "1"], ["geometry must be a share between 0 and 1", "not 1.0 of 2 steps"]),
+        (["--steps", "1"], ["geometry", "leaves both stages a step"]),
+        (["--coarse", "0.5"], ["coarse needs a size that can be halved, 128 or its multiple, not 64"]),
+        (["--minutes", "0"], ["minutes must be positive, not 0.0"]),
+        (["--minutes", "nan"], ["minutes must be positive, not nan"]),
+        (["--minutes", "inf"], ["minutes must be positive, not inf"]),
+        (["--epochs", "3"], ["No such option", "--epochs"]),
         (["--weight", "diversity=lots"], ["diversity=lots"]),
-        (["--weight", "beauty=1"], ["beauty=1", "the losses are confusion, matching, reconstruction"]),
+        (["--weight", "beauty=1"], ["beauty=1", "the losses are silhouette, equivariance, confusion"]),
     ],
 )
 def test_options_that_cannot_be_meant_are_usage_errors(puppets, tmp_path, arguments, words):
@@ -154,20 +169,86 @@ def test_clips_that_hold_nothing_to_learn_are_refused(puppets, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("steps", ["2", "40"])
-def test_training_that_explodes_is_never_trained(puppets, tmp_path, steps):
-    """Also where the last step is the first that is broken."""
+@pytest.mark.parametrize(
+    ("steps", "words"), [("2", "step 1: the map between cat and fox has collapsed"), ("40", "step ")]
+)
+def test_training_that_explodes_is_never_trained(puppets, tmp_path, steps, words):
+    """Also where the last step of a stage is the first that is broken."""
     out = ["-o", str(tmp_path), *TINY, "--sheet-every", "100"]
     result = train(*sources(puppets), *out, "--steps", steps, "--lr", "1000")
-    assert_refused(result, 1, " loss ", "nothing of this run was saved", "a lower --lr")
+    assert_refused(result, 1, words, "nothing of this run was saved", "a lower --lr")
     assert "trained" not in result.stderr
-    assert not (tmp_path / "checkpoint.safetensors").exists()
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_a_model_that_draws_no_numbers_is_not_saved(puppets, tmp_path):
-    out = ["-o", str(tmp_path), *TINY, "--save-every", "1"]
-    assert_refused(train(*sources(puppets), *out, "--lr", "1e30"), 1, "step 1: what the model draws is nan")
-    assert not (tmp_path / "checkpoint.safetensors").exists()
+def test_a_folder_in_which_only_the_first_stage_was_saved_is_not_trampled_either(puppets, tmp_path):
+    (tmp_path / "resume.safetensors").write_bytes(b"")
+    assert_refused(train(*sources(puppets), "-o", str(tmp_path), *TINY), 2, "--resume", "--overwrite")
+    assert [path.name for path in tmp_path.iterdir()] == ["resume.safetensors"]
+
+
+def test_which_way_the_creatures_face_is_found_and_said(puppets, tmp_path, monkeypatch):
+    """And not asked where it was said, nor on the way."""
+    asked: list[list[str]] = []
+    answers = iter([Facing(0.9), Facing(-0.1)])
+
+    def answer(*clips: Clip) -> Facing:
+        asked.append([clip.name for clip in clips])
+        return next(answers)
+
+    monkeypatch.setattr("jokr_rt.training.command.facing", answer)
+    tiny = [option for option in TINY if option != "--no-mirror"]
+    found = {}
+    for name, more in (("same", []), ("opposite", []), ("told", ["--mirror"])):
+        result = train(*sources(puppets), "-o", str(tmp_path / name), *tiny, *more)
+        assert result.exit_code == 0, result.output
+        found[name] = result.stderr, load_checkpoint(tmp_path / name / "checkpoint.safetensors").recipe["mirror"]
+    assert asked == [["cat", "fox"]] * 2
+    assert "cat and fox face the same way; if not, say --mirror\n" in found["same"][0]
+    assert "cat and fox face opposite ways, as far as can be seen; if not, say --no-mirror\n" in found["opposite"][0]
+    assert "face" not in found["told"][0]
+    assert [mirror for _, mirror in found.values()] == [False, True, True]
+
+
+def test_clips_that_cannot_be_read_are_told_before_time_is_spent(puppets, tmp_path, monkeypatch):
+    monkeypatch.setattr("jokr_rt.training.command.choose_options", lambda *given: pytest.fail("measured"))
+    clips = ["--a", str(puppets / "cat.mp4"), "--b", str(tmp_path / "none.mp4")]
+    assert_refused(train(*clips, "-o", str(tmp_path / "out")), 1, "none.mp4")
+    masks = ["--a-masks", str(tmp_path / "nomasks")]
+    clips[3] = str(puppets / "fox.mp4")
+    assert_refused(train(*clips, *masks, "-o", str(tmp_path / "out")), 1, "nomasks")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_resumed_run_keeps_what_the_machine_chose(puppets, tmp_path, monkeypatch):
+    """Steps, precision, and which way the creatures face: it need not be typed, and nothing is measured anew."""
+    monkeypatch.setattr("jokr_rt.training.auto.choose_precision", lambda device: "bf16")
+    monkeypatch.setattr("jokr_rt.training.auto.measure_pace", lambda options, device: Pace(1.0, 1.0, 1.0))
+    monkeypatch.setattr("jokr_rt.training.command.facing", lambda *clips: Facing(-1.0))
+    step = Training._advance
+
+    def press(training: Training) -> dict[str, float]:
+        found = step(training)
+        os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(Training, "_advance", press)
+    line = [*sources(puppets), "-o", str(tmp_path / "out"), *SMALL, "--minutes", "5", "--weight", "perceptual=0"]
+    result = train(*line)
+    assert result.exit_code == 130, result.output
+    assert "chosen for this machine: precision bf16; 300 steps (--minutes, --steps)" in result.stderr
+    assert "300 steps will take about 5 minutes" in result.stderr
+    assert "too few for good pictures, which take 4000 and more: give it more --minutes" in result.stderr
+    for name in ("choose_precision", "measure_pace"):
+        monkeypatch.setattr(f"jokr_rt.training.auto.{name}", lambda *given: pytest.fail("measured"))
+    monkeypatch.setattr("jokr_rt.training.command.facing", lambda *clips: pytest.fail("looked"))
+    resumed = train(*line, "--resume")
+    assert resumed.exit_code == 130, resumed.output
+    assert "resumed after step 1 of 300" in resumed.stderr
+    _, header = read_tensors(tmp_path / "out" / "resume.safetensors", RESUME_FORMAT)
+    kept = [header["options"][name] for name in ("steps", "precision", "mirror", "coarse")]
+    assert (header["step"], kept) == (2, [300, "bf16", True, 0.0])
+    assert_refused(train(*line, "--resume", "--steps", "400"), 1, "steps = 300, not 400")
 
 
 @pytest.mark.parametrize("more", [[], ["--resume"], ["--overwrite"]])
@@ -188,9 +269,10 @@ def test_ctrl_c_says_how_to_go_on(puppets, tmp_path):
         os.kill(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=300)
     assert process.returncode == 130
-    step = load_checkpoint(out / "checkpoint.safetensors").step
+    step = read_tensors(out / "resume.safetensors", RESUME_FORMAT)[1]["step"]
+    assert not (out / "checkpoint.safetensors").exists()  # there are no pictures yet
     go_on = shlex.join(["jokr", *line[:-1], "--resume"])
-    last = f"jokr: interrupted; step {step} is in {out}/checkpoint.safetensors; go on with: {go_on}"
+    last = f"jokr: interrupted; step {step} is in {out}/resume.safetensors; go on with: {go_on}"
     assert err.splitlines()[-1] == last
     resumed = train(*shlex.split(go_on)[2:], "--steps", "100000", "--lr", "0.5")
-    assert "lr = 0.0002, not 0.5" in resumed.stderr
+    assert "lr = 0.0005, not 0.5" in resumed.stderr

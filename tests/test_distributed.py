@@ -17,18 +17,26 @@ from safetensors.torch import load_file
 from jokr_rt.config import ModelConfig
 from jokr_rt.errors import UsageError
 from jokr_rt.evaluation.puppets import BLUE, BROWN, Motion, write_clip
-from jokr_rt.training.checkpoint import load_checkpoint
+from jokr_rt.training.checkpoint import read_tensors
 from jokr_rt.training.data import load_clip
+from jokr_rt.training.geometry import GeometryStage, first_map
 from jokr_rt.training.losses import LossWeights
-from jokr_rt.training.step import Stepper
-from jokr_rt.training.train import CHECKPOINT, RESUME, TrainOptions
-from jokr_rt.training.views import Loader
+from jokr_rt.training.networks import Model
+from jokr_rt.training.options import TrainOptions
+from jokr_rt.training.perception import Features
+from jokr_rt.training.resume import RESUME, RESUME_FORMAT
+from jokr_rt.training.stage import Stage
+from jokr_rt.training.texture import TextureStage
+from jokr_rt.training.views import GeometryBatch, GeometryLoader, TextureBatch, TextureLoader
 from tests.process import ROOT, command, jokr
+from tests.tiny_stages import texture_stage
 from tests.tolerances import BF16, EXACT, PROCESSES, REWRITE
 
 CPU = torch.device("cpu")
 CONFIG = ModelConfig(keypoints=4, size=64, width=1 / 16, extractor_size=64)
-TINY = ["--keypoints", "4", "--size", "64", "--width", "0.0625", "--batch", "4", "--device", "cpu"]
+TINY = [
+    "--keypoints", "4", "--size", "64", "--width", "0.0625", "--batch", "4", "--device", "cpu", "--no-mirror",
+]  # fmt: skip
 PATIENCE = 300  # seconds until a run that hangs is ended
 
 IN_FLOAT64 = "import torch; torch.set_default_dtype(torch.float64); torch.Tensor.float = torch.Tensor.double\n"
@@ -80,8 +88,8 @@ def errors(words: str) -> list[str]:
 
 
 def test_two_processes_make_the_run_of_one_and_one_of_them_writes_and_talks(puppets, tmp_path):
-    """Through all phases: without and with late losses, with BatchNorm's own statistics and with frozen ones."""
-    more = ["--steps", "6", "--seed", "3", "--lr", "1e-4", "--weight", "temporal=1", "--json"]
+    """Through both stages, without and with late losses."""
+    more = ["--steps", "6", "--geometry", "0.5", "--seed", "3", "--lr", "1e-4", "--weight", "temporal=1", "--json"]
     alone = jokr(*arguments(puppets, tmp_path / "alone", *more), prelude=IN_FLOAT64)
     assert alone.returncode == 0, alone.stderr
     together = run_two(*command(*arguments(puppets, tmp_path / "together", *more), prelude=IN_FLOAT64))
@@ -94,15 +102,14 @@ def test_two_processes_make_the_run_of_one_and_one_of_them_writes_and_talks(pupp
     first, second = (load_file(tmp_path / name / RESUME) for name in ("alone", "together"))
     assert first.keys() == second.keys()
     assert torch.equal(first["random.cpu"], second["random.cpu"])
-    networks = ("model", "discriminator", "classifier")
-    for part in [*(f"networks.{name}" for name in networks), *(f"optimizers.{name}" for name in networks)]:
+    for part in ("learner", "critic", "average", "frozen", "optimizers.learner", "optimizers.critic"):
         names = [name for name in first if name.startswith(f"{part}.") and first[name].is_floating_point()]
         theirs, ours = (torch.cat([tensors[name].flatten() for name in names]) for tensors in (first, second))
         assert theirs.dtype == torch.float64
         assert (ours - theirs).norm() <= PROCESSES * theirs.norm(), part
 
     assert [json.loads(line)["step"] for line in together.stdout.splitlines()] == [1, 2, 3, 4, 5, 6]
-    assert together.stderr.count("training on cpu, 2 processes, 1 threads, seed 3") == 1
+    assert together.stderr.count("training on cpu, 2 processes, 1 threads") == 1
     words = alone.stderr.replace("alone", "together").splitlines()[1:]
     for line in words:
         if "differ by" not in line and not line.startswith("step "):
@@ -127,16 +134,17 @@ def test_ctrl_c_ends_all_after_the_same_step_and_the_run_goes_on_from_there(pupp
         assert words.endswith("--json --resume")
         assert ("resumed after step" in err) == (done > 0)
         assert f"resumed after step {done} of 100000" in err or not done
-        before, done = done, load_checkpoint(tmp_path / CHECKPOINT).step
+        before, done = done, read_tensors(tmp_path / RESUME, RESUME_FORMAT)[1]["step"]
         assert done > before
         steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
         assert steps == list(range(1, done + 1))
 
 
-def test_a_batch_that_does_not_divide_is_one_line(puppets, tmp_path):
-    done = run_two(*command(*arguments(puppets, tmp_path / "out", "--steps", "1", "--batch", "3")))
+@pytest.mark.parametrize("batch", ["3", "6"])
+def test_a_batch_that_does_not_divide_into_even_shares_is_one_line(puppets, tmp_path, batch):
+    done = run_two(*command(*arguments(puppets, tmp_path / "out", "--steps", "2", "--batch", batch)))
     assert done.returncode != 0
-    assert errors(done.stderr) == ["jokr: error: batch must divide into 2 processes, which 3 does not"]
+    assert errors(done.stderr) == [f"jokr: error: batch must be a multiple of 4 for 2 processes, not {batch}"]
     assert not (tmp_path / "out").exists()
 
 
@@ -149,38 +157,49 @@ def test_a_leader_that_cannot_write_ends_all_with_one_line(puppets, tmp_path):
     assert "jokr_rt/training" not in done.stderr  # torchrun prints a traceback, of itself
 
 
-def first_step(puppets: Path, precision: str = "fp32") -> dict[str, torch.Tensor]:
-    """Losses, gradients and statistics of a step of a model whose every part matters; thetas depend on the pose."""
-    clips = [load_clip(puppets / name / "frames", puppets / name / "masks", 64) for name in "ab"]
+def first_steps(puppets: Path, precision: str = "fp32") -> dict[str, torch.Tensor]:
+    """Losses, gradients and statistics of a step of either stage, with every loss there is."""
+    first, second = (load_clip(puppets / name / "frames", puppets / name / "masks", 64) for name in "ab")
     torch.manual_seed(3)
-    stepper = Stepper(CONFIG, LossWeights(temporal=1.0), 1e-4, CPU, precision)
-    for stn in (stepper.model.stn_a2b, stepper.model.stn_b2a):
-        torch.nn.init.normal_(stn.regressor.weight, std=0.1)
-    stepper.set_phase(1e-4, settling=False)
-    found = stepper.step(Loader((clips[0], clips[1]), 4, 3, CPU, neighbours=True).batch(0), ramp=1.0)
-    assert {value.dtype for value in stepper.networks.state_dict().values()} <= {torch.get_default_dtype(), torch.int64}
+    model, weights = Model(CONFIG), LossWeights(temporal=1.0)
+    geometry = GeometryStage(model, weights, first_map(first, second, mirror=True), precision, CPU)
+    views = GeometryLoader((first, second), 4, 3, CPU, size=64, neighbours=True)
+    found = one_step(geometry, views.make(0))
+    geometry.follow(1)
+    geometry.hand_over(geometry.average, model)
+    texture = TextureStage(model, geometry.average, Features(), weights, precision, CPU)
+    return found | one_step(texture, TextureLoader((first, second), 4, 3, CPU).make(0))
+
+
+def one_step(stage: Stage, batch: GeometryBatch | TextureBatch) -> dict[str, torch.Tensor]:
+    stage.set_rate(1e-4)
+    found = stage.step(batch, ramp=1.0)
+    kind, networks = type(stage).__name__, {"learner": stage.learner, "critic": stage.critic}
     results = {f"loss {name}": value for name, value in found.items()}
-    for name, optimizer in stepper.optimizers.items():
-        gradients = [state["exp_avg"].flatten() for state in optimizer.state_dict()["state"].values()]
-        results[f"gradients of {name}"] = torch.cat(gradients)
-    return results | {f"buffer {name}": value.clone().float() for name, value in stepper.networks.named_buffers()}
+    for name, network in networks.items():
+        assert {value.dtype for value in network.state_dict().values()} <= {torch.get_default_dtype(), torch.int64}
+        slots = stage.optimizers[name].state_dict()["state"].values()
+        results[f"{kind}: gradients of {name}"] = torch.cat([slot["exp_avg"].flatten() for slot in slots])
+        for buffer, value in network.named_buffers():
+            results[f"{kind}: {name}.{buffer}"] = value.clone().float()
+    return results
 
 
-def test_a_step_of_two_processes_has_the_losses_gradients_and_statistics_of_one(puppets, tmp_path):
+def test_a_step_of_two_processes_has_the_losses_gradients_and_statistics_of_one_in_either_stage(puppets, tmp_path):
     alone = f"""{IN_FLOAT64}
 from pathlib import Path
 from safetensors.torch import save_file
-from tests.test_distributed import first_step
-save_file(first_step(Path({str(puppets)!r})), {str(tmp_path / "expected")!r})
+from tests.test_distributed import first_steps
+save_file(first_steps(Path({str(puppets)!r})), {str(tmp_path / "expected")!r})
 """
     subprocess.run([sys.executable, "-c", alone], cwd=ROOT, check=True, timeout=PATIENCE)
     program = f"""{IN_FLOAT64}
 from pathlib import Path
 from safetensors.torch import save_file
 from jokr_rt.training import distributed
-from tests.test_distributed import first_step
+from tests.test_distributed import first_steps
 with distributed.session():
-    found = first_step(Path({str(puppets)!r}))
+    found = first_steps(Path({str(puppets)!r}))
     if distributed.is_leader():
         save_file(found, {str(tmp_path / "found")!r})
 """
@@ -195,7 +214,7 @@ with distributed.session():
 
 def test_bf16_losses_are_near_those_of_fp32(puppets):
     exact, coarse = (
-        {name: value.item() for name, value in first_step(puppets, precision).items() if name.startswith("loss")}
+        {name: value.item() for name, value in first_steps(puppets, precision).items() if name.startswith("loss")}
         for precision in ("fp32", "bf16")
     )
     assert coarse == pytest.approx(exact, rel=BF16)
@@ -210,21 +229,18 @@ def test_precision_is_checked_and_kept_with_the_run():
 
 
 def test_a_compiled_network_computes_the_same(tmp_path, monkeypatch):
-    """Of the three the discriminator, which takes the fewest minutes to compile: its values and its gradients."""
+    """Of them all the critic of pictures, which takes the fewest minutes to compile: its values and its gradients."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    torch.manual_seed(3)
-    steppers = [Stepper(CONFIG, LossWeights(), 1e-4, CPU) for _ in range(2)]
-    for stepper in steppers:
-        stepper.networks.double()
-    steppers[1].networks.load_state_dict(steppers[0].networks.state_dict())
-    steppers[1].compile()
+    stages = [texture_stage(), texture_stage()]
+    for stage in stages:
+        stage.critic.double()
+    stages[1].compile()
     images, domain = torch.randn(4, 3, 64, 64, dtype=torch.float64), torch.tensor([0, 1, 1, 0])
     results = []
-    for stepper in steppers:
-        discriminator = stepper.networks["discriminator"].train()
-        scores = discriminator(images, domain)
+    for stage in stages:
+        scores, *levels = stage.critic(images, domain)
         scores.square().sum().backward()
-        results.append([scores, *(weight.grad for weight in discriminator.parameters())])
+        results.append([scores, *levels, *(weight.grad for weight in stage.critic.parameters())])
     assert list(tmp_path.rglob("*.so"))
     for expected, found in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=EXACT * (1 + expected.abs().max().item()))
@@ -232,7 +248,7 @@ def test_a_compiled_network_computes_the_same(tmp_path, monkeypatch):
 
 def test_without_a_compiler_one_line_says_so(puppets, tmp_path):
     environment = {**os.environ, "CXX": "/nowhere/c++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    line = command(*arguments(puppets, tmp_path / "out", "--steps", "1", "--compile"))
+    line = command(*arguments(puppets, tmp_path / "out", "--steps", "2", "--compile"))
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     (words,) = errors(done.stderr)

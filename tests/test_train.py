@@ -281,14 +281,17 @@ def test_coarse_steps_draw_at_half_the_size_and_the_others_at_the_whole(puppets,
     assert checkpoint.model.config == config
 
 
-def test_silhouettes_on_the_sheet_are_drawn_with_statistics_of_the_weights_as_they_are(clips, tmp_path):
-    training = Training(clips, OPTIONS, tmp_path, CPU)
-    with pytest.raises(KeyboardInterrupt):
-        training.run(press_after(2))
-    assert not training.stage.average.training
-    for name, value in training.stage.average.named_buffers():
-        if name.endswith("running_mean"):
-            assert value.abs().max() > 0, name
+def test_silhouettes_on_the_sheet_are_drawn_with_statistics_of_the_weights_as_they_are(clips, tmp_path, monkeypatch):
+    drawers: list[torch.nn.Module] = []
+    monkeypatch.setattr(
+        "jokr_rt.training.train.save_geometry_sheet", lambda path, model, *rest: drawers.append(rest[0])
+    )
+    begun(clips, tmp_path, stop_after(2), replace(OPTIONS, sheet_every=1))
+    (drawer,) = drawers
+    assert not drawer.training
+    means = [value for name, value in drawer.named_buffers() if name.endswith("running_mean")]
+    assert means
+    assert all(value.abs().max() > 0 for value in means)
 
 
 def test_each_stage_has_its_losses_and_neighbours_in_time_count_only_for_the_temporal_one(clips, tmp_path):
@@ -348,6 +351,20 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_what_was_saved(clips, tmp_p
     assert (tmp_path / CHECKPOINT).exists() == (file == CHECKPOINT)
     if file == CHECKPOINT:
         assert load_checkpoint(tmp_path / CHECKPOINT).step == last - 1
+
+
+@pytest.mark.parametrize(("last", "kept"), [(2, "nothing of this run was saved"), (6, "step 4 is in ")])
+def test_a_model_that_draws_no_numbers_is_not_saved(clips, tmp_path, last, kept):
+    training = Training(clips, replace(OPTIONS, steps=10, geometry=0.3), tmp_path, CPU)
+
+    def poison(step, steps, losses, share):
+        if step == last:
+            with torch.no_grad():
+                next(training.stage.average.parameters()).fill_(float("nan"))
+
+    with pytest.raises(TrainingError, match=rf"step {last}: what the model draws is nan; {kept}"):
+        training.run(poison)
+    assert (tmp_path / CHECKPOINT).exists() == (last == 6)
 
 
 def test_training_that_explodes_stops_and_keeps_what_was_saved(clips, tmp_path):

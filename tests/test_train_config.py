@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from jokr_rt.cli import main
 from jokr_rt.cli_train import train as train_command
-from jokr_rt.config import ModelConfig
+from jokr_rt.config import PRESETS
 from jokr_rt.errors import OutputError, UsageError
 from jokr_rt.evaluation.puppets import BLUE, BROWN, Motion, write_clip
 from jokr_rt.training.checkpoint import load_checkpoint
 from jokr_rt.training.losses import LossWeights
+from jokr_rt.training.options import TrainOptions
 from jokr_rt.training.recipe import CONFIG, read_recipe, recipe_keys, write_recipe
-from jokr_rt.training.train import CHECKPOINT, TrainOptions
+from jokr_rt.training.train import CHECKPOINT
 
 MODEL = {"keypoints": 4, "size": 64, "width": 1 / 16, "extractor_size": 64}
 RECIPE = """
@@ -37,6 +38,7 @@ steps = 3
 batch = 2
 lr = 1e-3
 seed = 7
+mirror = true
 
 [weights]
 diversity = 9
@@ -70,8 +72,8 @@ def test_a_recipe_is_one_command_and_the_config_it_writes_makes_the_same_weights
     found = trained(Path(os.path.relpath(folder / "recipe.toml")), Path("first"))
     weights = dataclasses.asdict(LossWeights(diversity=9.0, cycle=0.0))
     assert found == MODEL | {
-        "steps": 3, "batch": 2, "lr": 1e-3, "seed": 7, "coarse": 0.0, "sheet_every": 250, "save_every": 250,
-        "precision": "fp32", "holdout": 0,
+        "steps": 3, "geometry": 0.4, "coarse": 0.0, "batch": 2, "lr": 1e-3, "seed": 7, "mirror": True,
+        "sheet_every": 500, "save_every": 500, "precision": "fp32", "holdout": 0,
         "weights": weights,
     }  # fmt: skip
     clips = {"a": "cat/frames", "a_masks": "cat/masks", "b": "fox/frames", "b_masks": "fox/masks"}
@@ -98,27 +100,55 @@ def test_a_written_config_resumes_its_run(folder, tmp_path):
 
 def test_typed_options_win_over_the_file(folder, tmp_path):
     recipe = folder / "recipe.toml"
-    typed = ["--steps", 1, "--weight", "cycle=2", "--weight", "sparsity=0", "--keypoints", 5, "--lr", 0.002]
+    typed = [
+        "--steps",
+        2,
+        "--weight",
+        "cycle=2",
+        "--weight",
+        "sparsity=0",
+        "--keypoints",
+        5,
+        "--lr",
+        0.002,
+        "--no-mirror",
+    ]
     found = trained(recipe, tmp_path / "a", *typed)
     assert found["weights"] == dataclasses.asdict(LossWeights(diversity=9.0, cycle=2.0, sparsity=0.0))
-    assert (found["steps"], found["keypoints"], found["lr"], found["seed"]) == (1, 5, 0.002, 7)
+    assert (found["steps"], found["keypoints"], found["lr"], found["seed"]) == (2, 5, 0.002, 7)
+    assert found["mirror"] is False
 
 
 def test_typed_options_win_over_what_the_file_says_in_other_words(folder, tmp_path):
     output = tmp_path / "out"
-    typed = ["--epochs", 1, "--preset", "full", "--size", 64, "--width", 1 / 32, "--a", folder / "fox" / "frames"]
+    typed = ["--preset", "full", "--size", 64, "--width", 1 / 32, "--a", folder / "fox" / "frames"]
     found = trained(folder / "recipe.toml", output, *typed)
-    assert load_checkpoint(output / CHECKPOINT).step == 2  # four frames, two at a time; not the file's 3 steps
-    assert found["epochs"] == 1
-    assert "steps" not in found
-    assert (found["keypoints"], found["width"]) == (ModelConfig().keypoints, 1 / 32)
+    assert (found["keypoints"], found["width"]) == (PRESETS["full"].keypoints, 1 / 32)
     written = read_recipe(output / CONFIG)
     assert written["a"] == str(folder / "fox" / "frames")
     assert "a_masks" not in written  # they were of the other clip
     assert written["b_masks"] == str(folder / "fox" / "masks")
 
 
-KEYS = "a, a_masks, b, b_masks, preset, keypoints, size, width, extractor_size, epochs, steps, batch, lr, seed"
+def test_typed_minutes_win_over_the_files_steps_and_typed_steps_over_its_minutes(folder, tmp_path, monkeypatch):
+    asked: list[tuple[object, float]] = []
+    monkeypatch.setattr(
+        "jokr_rt.training.command.train_clips",
+        lambda sources, masks, output, wanted, *, minutes, **rest: asked.append((wanted["steps"], minutes)),
+    )
+    (tmp_path / "minutes.toml").write_text((folder / "recipe.toml").read_text().replace("steps = 3", "minutes = 5"))
+    for recipe, typed in (
+        (folder / "recipe.toml", ["--minutes", 7]), (folder / "recipe.toml", []),
+        (tmp_path / "minutes.toml", []), (tmp_path / "minutes.toml", ["--steps", 9]),
+    ):  # fmt: skip
+        assert train("--config", recipe, "-o", tmp_path / "out", *typed).exit_code == 0
+    assert asked == [(None, 7.0), (3, 60.0), (None, 5.0), (9, 5.0)]
+
+
+KEYS = (
+    "a, a_masks, b, b_masks, preset, keypoints, size, width, extractor_size, steps, geometry, coarse, batch, lr, seed, "
+    "mirror, sheet_every, save_every, precision, holdout, minutes, weights"
+)
 LOSSES = ", ".join(f"weights.{field.name}" for field in dataclasses.fields(LossWeights))
 
 
@@ -134,7 +164,7 @@ LOSSES = ", ".join(f"weights.{field.name}" for field in dataclasses.fields(LossW
         ("steps = true", "steps must be a whole number, not True"),
         ("lr = 'fast'", "lr must be a number, not 'fast'"),
         ("a = 1", "a must be text in quotes, not 1"),
-        ("preset = 'big'", "preset must be full or realtime, not 'big'"),
+        ("preset = 'big'", "preset must be auto, full or realtime or small, not 'big'"),
         ("batch = 2\nbatch", "not a TOML file: "),
         ("a = '\udcff'", "not a TOML file: 'utf-8' codec can't decode"),
     ],
@@ -177,14 +207,20 @@ def test_a_missing_file_and_missing_clips_are_named(tmp_path):
     assert "Missing option '--b'" in result.stderr
 
 
+CHOSEN = ("coarse", "precision", "mirror")
+
+
 def test_every_key_is_an_option_and_help_tells_the_dataclass_defaults():
     options = {option.name: option for option in train_command.params}
     assert set(recipe_keys()) <= set(options)
     for field in dataclasses.fields(TrainOptions):
-        if field.name not in ("config", "steps", "weights"):
+        if field.name not in ("config", "steps", "weights", *CHOSEN):
             assert options[field.name].default == field.default, field.name
+    assert all(options[name].default is None for name in ("steps", *CHOSEN))  # by the machine and the pictures
+    assert "epochs" not in options
     words = " ".join(CliRunner().invoke(main, ["train", "--help"]).output.split())
-    for default in ("[default: full]", "[default: 100]", "[default: 16]", "[default: 0.0002]", "[default: 250]"):
+    for default in ("[default: auto]", "[default: 60.0]", "[default: 0.4]", "[default: 8]", "[default: 0.0005]",
+                    "[default: 500]"):  # fmt: skip
         assert default in words
 
 
@@ -193,7 +229,7 @@ def test_the_recipe_in_the_documentation_is_one(tmp_path):
 
     assert recipe.__doc__
     (tmp_path / "doc.toml").write_text(re.sub("(?m)^ {4}|^(?! {4}).*$", "", recipe.__doc__))
-    assert set(read_recipe(tmp_path / "doc.toml")) == set(recipe_keys()) - {"b_masks", "epochs"}
+    assert set(read_recipe(tmp_path / "doc.toml")) == set(recipe_keys()) - {"b_masks", "minutes"}
 
 
 numbers = st.floats(min_value=1e-300, max_value=1e300)

@@ -13,12 +13,16 @@ from jokr_rt.config import ModelConfig
 from jokr_rt.errors import OutputError
 from jokr_rt.training.data import Clip
 from jokr_rt.training.log import METRICS, TENSORBOARD, MetricsLog
-from jokr_rt.training.train import Training, TrainOptions
+from jokr_rt.training.losses import LossWeights
+from jokr_rt.training.options import TrainOptions
+from jokr_rt.training.train import Training
 from tests.tiny import creature_clips
 
+# Four steps of either stage.
 OPTIONS = TrainOptions(
-    config=ModelConfig(keypoints=4, size=64, width=1 / 16, extractor_size=64), steps=4, batch=2, save_every=2
-)
+    config=ModelConfig(keypoints=4, size=64, width=1 / 16, extractor_size=64),
+    steps=8, geometry=0.5, batch=2, save_every=2, weights=LossWeights(perceptual=0.0),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def test_every_step_is_logged_and_a_resumed_run_goes_on_where_it_was_saved(clips
     class Stop(Exception):
         pass
 
-    def stop_at_three(step, steps, losses):
+    def stop_at_three(step, steps, losses, share):
         reported[step] = losses
         if step == 3:  # saved after 2
             raise Stop
@@ -52,22 +56,22 @@ def test_every_step_is_logged_and_a_resumed_run_goes_on_where_it_was_saved(clips
     assert [line["step"] for line in before] == [1, 2, 3]
     resumed = Training(clips, OPTIONS, tmp_path, torch.device("cpu"))
     resumed.resume()
-    resumed.run(lambda step, steps, losses: reported.update({step: losses}))
+    resumed.run(lambda step, steps, losses, share: reported.update({step: losses}))
 
     lines = lines_of(tmp_path)
-    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines] == list(range(1, 9))
     assert lines[:2] == before[:2]
-    assert [line["losses"] for line in lines] == [reported[step] for step in (1, 2, 3, 4)]
+    assert [line["losses"] for line in lines] == [reported[step] for step in range(1, 9)]
     assert lines[2]["losses"] == before[2]["losses"]  # the step done again is the same step
-    assert [line["lr"] for line in lines] == [2e-4, 2e-4, 2e-4, 1e-4]
+    assert [line["lr"] for line in lines] == [5e-4, 5e-4, 5e-4, 2.5e-4] * 2
     seconds = [line["seconds"] for line in lines]
     assert seconds == sorted(seconds)
     assert seconds[0] > 0
 
-    for tag in ("reconstruction", "cycle", "classifier"):
-        expected = [(step, pytest.approx(reported[step][tag])) for step in (1, 2, 3, 4)]
+    for tag, steps in (("silhouette", range(1, 5)), ("classifier", range(1, 5)), ("reconstruction", range(5, 9))):
+        expected = [(step, pytest.approx(reported[step][tag])) for step in steps]
         assert scalars_of(tmp_path, f"losses/{tag}") == expected
-    assert scalars_of(tmp_path, "lr")[3] == (4, pytest.approx(1e-4))
+    assert scalars_of(tmp_path, "lr")[3] == (4, pytest.approx(2.5e-4))
 
 
 def test_a_torn_line_and_what_follows_it_is_dropped(tmp_path):

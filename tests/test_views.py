@@ -8,10 +8,17 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jokr_rt.training.data import Clip, on_black
 from jokr_rt.training.affine import transform
+from jokr_rt.training.data import Clip, on_black
 from jokr_rt.training.networks import cell_centres, render_heatmaps
-from jokr_rt.training.views import Backgrounds, Batch, Loader, background_plate
+from jokr_rt.training.views import (
+    Backgrounds,
+    GeometryBatch,
+    GeometryLoader,
+    TextureBatch,
+    TextureLoader,
+    background_plate,
+)
 from tests.tiny import creature_clips
 
 CPU = torch.device("cpu")
@@ -43,9 +50,26 @@ def numbers(pictures: torch.Tensor) -> torch.Tensor:
     return ((pictures[:, 0, middle, middle] + 1) * 127.5 / 10).round().long()
 
 
+Batch = GeometryBatch | TextureBatch
+
+
+def geometry(clips: tuple[Clip, Clip], count: int, seed: int, **more) -> GeometryLoader:
+    return GeometryLoader(clips, count, seed, CPU, **{"size": clips[0].frames.shape[-1], "neighbours": True} | more)
+
+
+def texture(clips: tuple[Clip, Clip], count: int, seed: int, **more) -> TextureLoader:
+    return TextureLoader(clips, count, seed, CPU, **more)
+
+
+LOADERS = pytest.mark.parametrize("loader", [geometry, texture])
+
+
 def everything_in(batch: Batch) -> dict[str, torch.Tensor]:
-    places = torch.linspace(-1, 1, 12).reshape(1, 6, 2).expand(len(batch.targets), -1, -1)
-    return vars(batch) | {"extra": batch.extra.transform(places)}
+    values = dict(vars(batch))
+    if isinstance(batch, GeometryBatch):
+        places = torch.linspace(-1, 1, 12).reshape(1, 6, 2).expand(len(batch.masks), -1, -1)
+        values["extra"] = batch.extra.transform(places)
+    return values
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -53,106 +77,114 @@ def same(one: Batch, other: Batch) -> bool:
     return all(torch.equal(value, theirs[name]) for name, value in everything_in(one).items())
 
 
-def test_a_batch_follows_from_seed_and_step_whatever_was_asked_for_before(clips):
-    first = Loader(clips, 2, 5, CPU, neighbours=True)
+@LOADERS
+def test_a_batch_follows_from_seed_and_step_whatever_was_asked_for_before(clips, loader):
+    first = loader(clips, 2, 5)
     batches = [first.batch(step) for step in range(5)]
     torch.manual_seed(99)
     random = torch.get_rng_state()
-    for loader in (first, Loader(clips, 2, 5, CPU, neighbours=True)):  # a resumed run has a new one
+    for each in (first, loader(clips, 2, 5)):  # a resumed run has a new one
         for step in (3, 1, 1, 4, 0, 2):
-            assert same(loader.batch(step), batches[step]), step
+            assert same(each.batch(step), batches[step]), step
+            assert same(each.make(step), batches[step]), step
     assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_other_seeds_and_other_steps_give_batches_that_differ_throughout(clips):
-    batch = everything_in(Loader(clips, 8, 5, CPU).batch(1))
-    for other in (Loader(clips, 8, 5, CPU).batch(2), Loader(clips, 8, 6, CPU).batch(1)):
+@LOADERS
+def test_other_seeds_and_other_steps_give_batches_that_differ_throughout(clips, loader):
+    batch = everything_in(loader(clips, 8, 5).batch(1))
+    for other in (loader(clips, 8, 5).batch(2), loader(clips, 8, 6).batch(1)):
         assert not any(torch.equal(value, batch[name]) for name, value in everything_in(other).items())
 
 
-@pytest.mark.parametrize(("neighbours", "groups"), [(False, 3), (True, 4)])
-def test_shapes_and_ranges_and_that_neighbours_are_one_more_group(clips, neighbours, groups):
-    batch = Loader(clips, 3, 0, CPU, neighbours=neighbours).batch(0)
-    assert batch.inputs.shape == (groups * 6, 3, 64, 64)
-    assert batch.plain.shape == (6, 3, 64, 64)
+@pytest.mark.parametrize(("neighbours", "groups"), [(False, 2), (True, 3)])
+@pytest.mark.parametrize("size", [32, 64])
+def test_geometry_is_shown_at_the_size_that_is_looked_at_and_neighbours_are_one_more_group(
+    clips, neighbours, groups, size
+):
+    batch = geometry(clips, 3, 0, neighbours=neighbours, size=size).batch(0)
+    assert batch.inputs.shape == (groups * 6, 3, size, size)
+    assert batch.masks.shape == (6, 1, size, size)
+    assert batch.base.shape == batch.extra.theta.shape == (6, 2, 3)
+    assert -1 <= batch.inputs.min() < batch.inputs.max() <= 1
+    assert 0 == batch.masks.min() < batch.masks.max() <= 1
+
+
+def test_shapes_and_ranges_of_the_texture(clips):
+    batch = texture(clips, 3, 0).batch(0)
+    assert batch.inputs.shape == batch.looks.shape == (6, 3, 64, 64)
     assert batch.targets.shape == (6, 4, 64, 64)
-    assert batch.base.shape == batch.other.shape == batch.shake.shape == batch.bend.shape == (6, 2, 3)
+    assert batch.base.shape == batch.shake.shape == batch.bend.shape == (6, 2, 3)
     assert (batch.usual.shape, batch.usual.dtype) == ((6, 1, 1), torch.bool)
     assert -1 <= batch.inputs.min() < batch.inputs.max() <= 1
     assert 0 <= batch.targets.min() < batch.targets.max() <= 1
 
 
+def test_half_of_the_heatmaps_are_bent_as_usual(clips):
+    small = tuple(replace(clip, frames=clip.frames[..., ::8, ::8]) for clip in clips)
+    assert texture(small, 1000, 0).batch(0).usual.float().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
 @pytest.mark.parametrize("count", [3, 8])
-def test_looks_come_from_every_frame_but_the_one_drawn_and_neighbours_from_the_next_or_last(count):
-    batch = Loader((numbered(count), numbered(count)), 2000, 0, CPU, neighbours=True).batch(0)
-    now, following, again, looks = map(numbers, batch.inputs.chunk(4))
-    assert torch.equal(numbers(batch.plain), looks)
+def test_looks_come_from_every_frame_but_the_one_drawn(count):
+    batch = texture((numbered(count), numbered(count)), 2000, 0).batch(0)
+    now, looks = numbers(batch.inputs), numbers(batch.looks)
     assert torch.equal(now, numbers(batch.targets[:, :3] * 2 - 1))
-    assert (now == again).float().mean() > 0.99  # unless the middle is bent out of the picture
-    assert set((following - now).tolist()) == {-1, 1}
     for side in range(2):
         drawn, lent = (each.chunk(2)[side].tolist() for each in (now, looks))
         assert set(zip(drawn, lent, strict=True)) == {(i, j) for i in range(count) for j in range(count) if i != j}
 
 
-def test_without_other_looks_they_come_from_the_frame_drawn():
-    batch = Loader((numbered(5), numbered(5)), 50, 0, CPU, other_looks=False).batch(0)
-    now, _, looks = map(numbers, batch.inputs.chunk(3))
-    assert torch.equal(now, looks)
+@pytest.mark.parametrize("count", [3, 8])
+def test_neighbours_are_the_next_or_the_last_frame(count):
+    batch = geometry((numbered(count), numbered(count)), 2000, 0).batch(0)
+    now, following, again = map(numbers, batch.inputs.chunk(3))
+    assert (now == again).float().mean() > 0.99  # unless the middle is bent out of the picture
+    steps = set(zip(now.tolist(), following.tolist(), strict=True))
+    assert steps == {(i, j) for i in range(count) for j in range(count) if abs(i - j) == 1}
 
 
-def test_the_first_half_of_every_group_is_video_a():
+@LOADERS
+def test_the_first_half_of_every_group_is_video_a(loader):
     first, second = numbered(3), numbered(12)
     second = replace(second, frames=second.frames[6:])
-    batch = Loader((first, second), 4, 0, CPU, neighbours=True).batch(0)
-    for group in (*batch.inputs.chunk(4), batch.plain, batch.targets[:, :3] * 2 - 1):
+    batch = loader((first, second), 4, 0).batch(0)
+    shown = batch.inputs.split(8)
+    if isinstance(batch, TextureBatch):
+        shown = (*shown, batch.looks, batch.targets[:, :3] * 2 - 1)
+    for group in shown:
         of_a, of_b = numbers(group).chunk(2)
         assert of_a.max() < 3
         assert of_b.min() >= 6
 
 
-def test_settling_four_times_as_many_frames_come_as_they_are_and_all_else_stays():
-    clips = tuple(replace(numbered(12), frames=numbered(12).frames[half]) for half in (slice(6), slice(6, 12)))
-    loader = Loader((clips[0], clips[1]), 50, 0, CPU, settling=lambda step: step >= 3)
-    usual = Loader((clips[0], clips[1]), 50, 0, CPU)
-    assert same(loader.batch(2), usual.batch(2))
-    before, batch = usual.batch(3), loader.batch(3)
-    assert (len(batch.plain), len(before.plain)) == (400, 100)
-    for side, (few, many) in enumerate(zip(before.plain.chunk(2), batch.plain.chunk(2), strict=True)):
-        assert torch.equal(numbers(many[:50]), numbers(few))
-        assert set(numbers(many[50:]).tolist()) == set(range(6 * side, 6 * side + 6))
-    for name in ("targets", "base", "other"):
-        assert torch.equal(getattr(batch, name), getattr(before, name)), name
-
-
 def test_at_a_share_of_0_every_background_is_black_and_at_1_most_are_not(clips):
-    loader = Loader(clips, 8, 0, CPU, backgrounds=lambda step: float(step >= 3))
+    def share(step: int) -> float:
+        return float(step >= 3)
+
     for step in (0, 2):
-        batch = loader.batch(step)
-        now, again, _ = batch.inputs.chunk(3)
-        assert ((batch.plain == -1).all(1).float().mean((1, 2)) > 0.3).all()
-        torch.testing.assert_close(now, on_black(batch.targets))
-        torch.testing.assert_close(again, on_black(batch.extra.warp(batch.targets)))
-    batch = loader.batch(3)
-    now, _, looks = batch.inputs.chunk(3)
-    frames = torch.cat([clip.frames[:, :3] for clip in clips]).float() / 127.5 - 1
-    assert all(any(torch.allclose(view, frame, atol=1e-5) for frame in frames) for view in batch.plain)
-    black = (now - on_black(batch.targets)).abs().amax((1, 2, 3)) < 1e-6
+        batch = texture(clips, 8, 0, backgrounds=share).batch(step)
+        torch.testing.assert_close(batch.inputs, on_black(batch.targets))
+        first = geometry(clips, 8, 0, backgrounds=share).batch(step)
+        for group, mask in zip(first.inputs.chunk(3), (first.masks, None, first.extra.warp(first.masks)), strict=True):
+            assert mask is None or (group[(mask == 0).expand_as(group)] == -1).all()
+    batch = texture(clips, 8, 0, backgrounds=share).batch(3)
+    black = (batch.inputs - on_black(batch.targets)).abs().amax((1, 2, 3)) < 1e-6
     assert 0 < black.sum() < 8
-    assert ((looks == -1).all(1).float().mean((1, 2)) > 0.3).all()  # but looks are always read on black
+    assert ((batch.looks == -1).all(1).float().mean((1, 2)) > 0.3).all()  # but looks are always read on black
 
 
 def test_coarse_batches_are_the_same_views_at_half_the_size(clips):
-    coarse, fine = (Loader(clips, 4, 3, CPU, coarse_steps=count, neighbours=True) for count in (2, 0))
+    coarse, fine = texture(clips, 4, 3, coarse=lambda step: step < 2), texture(clips, 4, 3)
     for step in range(3):
         one, other = coarse.batch(step), fine.batch(step)
         if step == 2:
             assert same(one, other)
             break
-        assert one.inputs.shape == (32, 3, 32, 32)
+        assert one.inputs.shape == one.looks.shape == (8, 3, 32, 32)
         assert one.targets.shape == (8, 4, 32, 32)
-        assert torch.equal(one.base, other.base)
-        torch.testing.assert_close(one.plain, F.avg_pool2d(other.plain, 2), atol=1e-5, rtol=0)
+        for name in ("base", "shake", "bend", "usual"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
         assert (one.targets - F.avg_pool2d(other.targets, 2))[:, 3].abs().mean() < 0.02  # of the masks
 
 
@@ -171,16 +203,16 @@ def test_the_maps_of_a_batch_are_those_that_made_its_pictures(seed, x, y):
     dot = (render_heatmaps(place, 64)[0] * 255).round().byte()
     clip = Clip("dot", torch.cat([dot.expand(3, -1, -1), torch.full((1, 64, 64), 255)]).byte().expand(3, -1, -1, -1),
                 has_masks=False)  # fmt: skip
-    batch = Loader((clip, clip), 4, seed, CPU, neighbours=True).batch(0)
-    now, following, again, looks = ((group + 1) / 2 for group in batch.inputs.chunk(4))
-    torch.testing.assert_close(now, batch.targets[:, :3])
-    assert torch.equal(now, following)  # nothing moves, and both are seen alike
     there = place.expand(8, -1, -1)
+    batch = geometry((clip, clip), 4, seed).batch(0)
+    now, following, again = ((group + 1) / 2 for group in batch.inputs.chunk(3))
+    assert torch.equal(now, following)  # nothing moves, and both are seen alike
     torch.testing.assert_close(transform(batch.base, brightest(now)), there, atol=0.01, rtol=0)
-    torch.testing.assert_close(transform(batch.other, brightest(looks)), there, atol=0.01, rtol=0)
-    torch.testing.assert_close(brightest((batch.plain + 1) / 2), there, atol=0.01, rtol=0)
     off = (batch.extra.transform(brightest(again)) - brightest(now)).norm(dim=-1)
     assert off.median() < 0.02  # where a bend is nearly a fold, it smears the dot
+    seen = texture((clip, clip), 4, seed).batch(0)
+    torch.testing.assert_close((seen.inputs + 1) / 2, seen.targets[:, :3])
+    torch.testing.assert_close(transform(seen.base, brightest(seen.targets)), there, atol=0.01, rtol=0)
 
 
 def test_backgrounds_leave_the_object_alone(clips):

@@ -44,7 +44,7 @@ def determinant(theta: Tensor) -> Tensor:
 
 
 def random_affine(
-    count: int, random: torch.Generator, *, degrees: float = 8, scale: float = 0.12, shift: float = 0.12
+    count: int, random: torch.Generator, *, degrees: float = 8, scale: float = 0.1, shift: float = 0.1
 ) -> Tensor:
     """Random maps (count, 2, 3), on the generator's device.
 
@@ -81,7 +81,7 @@ class SmoothWarp:
     CELLS = 5
     FIELD = 32  # cells of the interpolated bend
 
-    def __init__(self, theta: Tensor, random: torch.Generator, amount: float = 0.08) -> None:
+    def __init__(self, theta: Tensor, random: torch.Generator, amount: float = 0.05) -> None:
         self.theta = theta
         knots = torch.randn(len(theta), 2, self.CELLS, self.CELLS, generator=random, device=random.device) * amount
         self._bend = F.interpolate(knots, self.FIELD, mode="bicubic", align_corners=True)

@@ -43,10 +43,9 @@ class TrainOptions:
                 raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
         if self.batch < 2:
             raise UsageError("batch must be at least 2")
-        if self.batch % distributed.world_size():
-            raise UsageError(
-                f"batch must divide into {distributed.world_size()} processes, which {self.batch} does not"
-            )
+        processes = distributed.world_size()
+        if processes > 1 and self.batch % (2 * processes):  # every other view is retargeted, in each share
+            raise UsageError(f"batch must be a multiple of {2 * processes} for {processes} processes, not {self.batch}")
         if not 0 < self.geometry < 1 or not 0 < self.geometry_steps < self.steps:
             raise UsageError(
                 f"geometry must be a share between 0 and 1 that leaves both stages a step, not {self.geometry} of "

@@ -23,7 +23,8 @@ from jokr_rt.training.sights import measure_sights
 from jokr_rt.training.stage import Losses, Stage, averaged, placed, weighted
 from jokr_rt.training.views import TextureBatch
 
-DISCRIMINATOR_RATE = 0.4  # of the learning rate
+GENERATOR_RATE = 2.0  # of the learning rate
+DISCRIMINATOR_RATE = 0.4
 LATE = ("adversarial", "features")  # come in with the ramp: a critic of what is not yet a picture says nothing
 
 
@@ -78,7 +79,7 @@ class TextureStage(Stage[TextureNetworks]):
             TextureNetworks(model),
             PatchDiscriminator(model.config),
             geometry,
-            rates={},
+            rates={"generator": GENERATOR_RATE, "looks": GENERATOR_RATE},
             critic_rate=DISCRIMINATOR_RATE,
             precision=precision,
             device=device,

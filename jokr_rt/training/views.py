@@ -141,8 +141,8 @@ class GeometryLoader(_Loader[GeometryBatch]):
             swap = self._integers(0, 2, random) == 0  # time runs both ways
             first.append(torch.where(swap, now + 1, now))
             second.append(torch.where(swap, now, now + 1))
-        base = random_affine(2 * self.count, random, degrees=10, scale=0.15)
-        extra = SmoothWarp(random_affine(2 * self.count, random, degrees=15, scale=0.15), random)
+        base = random_affine(2 * self.count, random)
+        extra = SmoothWarp(random_affine(2 * self.count, random), random)
         augmented = warp(self._picked(first), base)
         seen = [augmented, *([warp(self._picked(second), base)] if self.neighbours else []), extra.warp(augmented)]
         inputs = torch.cat([self._composed(group, step, random) for group in seen])
