@@ -160,7 +160,7 @@ def plot(path: Path, curves: list[dict[str, Any]]) -> None:
 def _curves(out: Path, minutes: list[float], settings: Settings, rate: float) -> list[dict[str, Any]]:
     curves = []
     for length in minutes:
-        steps = max(1, round(length * 60 * rate))
+        steps = max(2, round(length * 60 * rate))  # one of each stage
         curves.append({"steps": steps, **kept(out / f"curve-{length:g}", learn, settings | {"steps": steps})})
     return curves
 
