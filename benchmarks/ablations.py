@@ -10,10 +10,12 @@ contact sheets stay in OUT; the same command goes on where an interrupted one st
 import json
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from harness import (
     SHOWN,
     Found,
@@ -35,30 +37,42 @@ from harness import (
 
 from jokr_rt.console import frame_progress, loss_progress
 from jokr_rt.errors import TrainingError
-from jokr_rt.training import step, train
+from jokr_rt.training import stage, train
+from jokr_rt.training.data import on_black
 from jokr_rt.training.train import Training
+from jokr_rt.training.views import TextureBatch, TextureLoader
 
 
 def without(*losses: str) -> Variant:
     return Variant({"weights": dict.fromkeys(losses, 0.0)})
 
 
-def _fix_transformers(training: Training) -> None:
-    for transformer in (training.stepper.model.stn_a2b, training.stepper.model.stn_b2a):
-        transformer.requires_grad_(False)
-        transformer.start_from = lambda theta: None  # type: ignore[method-assign]  # the identity, made so, stays
+def _fix_map(training: Training) -> None:
+    """At the identity."""
+    learner = training.stage.learner
+    for networks in (learner, training.stage.average):
+        networks.transformer.theta.data.copy_(torch.eye(2, 3))
+    for group in training.stage.optimizers["learner"].param_groups:
+        if any(weight is learner.transformer.theta for weight in group["params"]):
+            group["rate"] = 0.0
 
 
 def _take_looks_from_the_frame_itself(training: Training) -> None:
-    training.loader.other_looks = False
+    views = TextureLoader._views
+
+    def own_looks(loader: TextureLoader, step: int, random: torch.Generator) -> TextureBatch:
+        batch = views(loader, step, random)
+        return replace(batch, looks=on_black(batch.targets))
+
+    TextureLoader._views = own_looks  # type: ignore[method-assign]
 
 
 def _keep_the_raw_weights(training: Training) -> None:
-    step.AVERAGE_DECAY = 0.0
+    stage.AVERAGE_DECAY = 0.0
 
 
 def _show_everything_at_once(training: Training) -> None:
-    train.RAMP = (-1.0, 0.0)
+    train.BACKGROUNDS = (-1.0, 0.0)
 
 
 FULL = "full"
@@ -67,18 +81,25 @@ VARIANTS = {
     "no-domain-confusion": without("confusion", "matching"),
     "no-matching": without("matching"),
     "no-classifier": without("confusion"),
-    "no-stn": Variant({"weights": {"affine": 0.0}}, _fix_transformers),
-    "no-cycle": without("cycle"),
-    "no-cross-frame-appearance": Variant(change=_take_looks_from_the_frame_itself),
+    "no-stn": Variant(change=_fix_map),
+    "map-that-mirrors": Variant({"mirror": True}),
     "no-equivariance": without("equivariance"),
     "with-temporal": Variant({"weights": {"temporal": 2.0}}),
     "no-sparsity": without("sparsity"),
     "no-diversity": without("diversity"),
     "no-coverage": without("coverage"),
     "no-sparsity-diversity-coverage": without("sparsity", "diversity", "coverage"),
-    "no-adversarial": without("adversarial"),
-    "no-averaged-weights": Variant(change=_keep_the_raw_weights),
     "no-first-phase-on-black": Variant(change=_show_everything_at_once),
+    "no-silhouettes": without("silhouette", "shape"),
+    "no-shape": without("shape"),
+    "no-mask": without("mask"),
+    "no-cycle": without("cycle"),
+    "no-cross-frame-appearance": Variant(change=_take_looks_from_the_frame_itself),
+    "no-differences": without("differences"),
+    "no-perceptual": without("perceptual"),
+    "no-feature-matching": without("features"),
+    "no-adversarial": without("adversarial", "features"),
+    "no-averaged-weights": Variant(change=_keep_the_raw_weights),
 }
 
 

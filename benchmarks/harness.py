@@ -26,7 +26,8 @@ from jokr_rt.training.checkpoint import Checkpoint
 from jokr_rt.training.data import Clip, load_clip
 from jokr_rt.training.engine import TorchEngine
 from jokr_rt.training.losses import LossWeights
-from jokr_rt.training.train import Training, TrainOptions
+from jokr_rt.training.options import TrainOptions
+from jokr_rt.training.train import Training
 
 Settings = dict[str, Any]
 Found = dict[str, Any]
@@ -208,7 +209,7 @@ def options(settings: Settings) -> TrainOptions:
         steps=steps,
         sheet_every=steps,
         save_every=steps,
-        **{name: settings[name] for name in ("batch", "lr", "seed", "precision") if name in settings},
+        **{name: settings[name] for name in ("batch", "lr", "seed", "precision", "mirror") if name in settings},
     )
 
 

@@ -1,15 +1,15 @@
 """How fast is a step of training, and how good is a model after minutes of it? On the puppets.
 
-Speed: the median step of runs that are each a process of its own; variants take turns (A B C A B C ...), so that a
-noisy machine disturbs all alike. `this-code` is the baseline. Of a run those steps count that have all losses on and
-come before it settles.
+Speed: runs are each a process of its own; variants take turns (A B C A B C ...), so that a noisy machine disturbs all
+alike. `this-code` is the baseline. Of a run the second half of each stage counts, in which all losses are on: the
+median step of the geometry and that of the texture, and of both, in the run's proportions, the mean.
 
 Quality: for each of --minutes a training of as many steps as fit, by the speed of `this-code` just measured, for the
-learning rate falls over a run; as steps in which the model settles are slower, it takes some longer. The bars'
-measures along the way, on a shortened held-out walk, are drawn to OUT/training.png; measuring does not count as
-training time. Stopped, it goes on at the last point when called again.
+learning rate falls over each stage. The bars' measures along the way, on a shortened held-out walk, are drawn to
+OUT/training.png; what is drawn means nothing before the second stage has begun. Measuring does not count as training
+time. Stopped, it goes on at the last point when called again.
 
-    OMP_NUM_THREADS=2 python benchmarks/training.py OUT [--minutes 10,40] [--only channels-last] [--json]
+    OMP_NUM_THREADS=2 python benchmarks/training.py OUT [--minutes 10,40] [--only bf16] [--json]
 """
 
 import json
@@ -46,24 +46,22 @@ from harness import (
 from jokr_rt.console import loss_progress
 from jokr_rt.errors import UsageError
 from jokr_rt.evaluation.bars import PUPPET_BARS
-from jokr_rt.training.train import RAMP, SETTLING_SHARE, Training
+from jokr_rt.training.options import Pace
+from jokr_rt.training.train import Training
+from jokr_rt.training.views import GeometryLoader, TextureLoader
 
 POINTS = 8  # of a curve
 
 
 def _make_batches_in_line(training: Training) -> None:
-    training.loader.batch = training.loader._make  # type: ignore[method-assign]
-
-
-def _store_channels_last(training: Training) -> None:
-    training.stepper.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for loader in (GeometryLoader, TextureLoader):
+        loader.batch = loader.make  # type: ignore[attr-defined]
 
 
 BASELINE = "this-code"
 VARIANTS = {
     BASELINE: Variant(),
     "batches-in-line": Variant(change=_make_batches_in_line),
-    "channels-last": Variant(change=_store_channels_last),
     "bf16": Variant({"precision": "bf16"}),
     "1-thread": Variant(change=lambda training: torch.set_num_threads(1)),
     "2-threads": Variant(change=lambda training: torch.set_num_threads(2)),
@@ -71,20 +69,21 @@ VARIANTS = {
 
 
 def time_steps(folder: Path, variant: str, **settings: Any) -> Found:
-    """Train, and time the steps: {"seconds": of the median step, "threads"}."""
+    """Train, and time the steps: {"seconds": of the mean step, "geometry", "texture": of the median one, "threads"}."""
     training = puppet_training(folder, settings)
     VARIANTS[variant].change(training)
     times = [time.perf_counter()]
     with loss_progress() as show:
 
-        def report(step: int, steps: int, losses: dict[str, float]) -> None:
-            show(step, steps, losses)
+        def report(step: int, steps: int, losses: dict[str, float], share: float) -> None:
+            show(step, steps, losses, share)
             times.append(time.perf_counter())
 
         training.run(report)
-    first, last = int(RAMP[1] * training.steps), int((1 - SETTLING_SHARE) * training.steps)
-    each = [after - before for before, after in pairwise(times)][first : max(last, first + 1)]
-    return {"seconds": statistics.median(each), "threads": torch.get_num_threads()}
+    each, first = [after - before for before, after in pairwise(times)], training.options.geometry_steps
+    geometry, texture = (statistics.median(part[len(part) // 2 :]) for part in (each[:first], each[first:]))
+    mean = Pace(geometry, texture, texture).seconds(training.options) / training.steps
+    return {"seconds": mean, "geometry": geometry, "texture": texture, "threads": torch.get_num_threads()}
 
 
 def learn(folder: Path, **settings: Any) -> Found:
@@ -98,9 +97,9 @@ def learn(folder: Path, **settings: Any) -> Found:
     start = time.perf_counter() - (60 * points[-1]["minutes"] if points else 0)
     with loss_progress() as show:
 
-        def report(step: int, steps: int, losses: dict[str, float]) -> None:
+        def report(step: int, steps: int, losses: dict[str, float], share: float) -> None:
             nonlocal start
-            show(step, steps, losses)
+            show(step, steps, losses, share)
             if step in marks:
                 now = time.perf_counter()
                 found = measures(training.checkpoint(), data)
@@ -133,6 +132,7 @@ def speeds(runs: dict[str, list[Found]]) -> list[dict[str, Any]]:
         rate = statistics.median(rates)
         rows.append({"variant": name, "threads": each[0]["threads"], "steps_per_second": rate})
         rows[-1] |= {"range": [min(rates), max(rates)], "ratio": rate / rows[0]["steps_per_second"]}
+        rows[-1] |= {stage: statistics.median(run[stage] for run in each) for stage in ("geometry", "texture")}
     return rows
 
 
@@ -160,7 +160,7 @@ def plot(path: Path, curves: list[dict[str, Any]]) -> None:
 def _curves(out: Path, minutes: list[float], settings: Settings, rate: float) -> list[dict[str, Any]]:
     curves = []
     for length in minutes:
-        steps = max(1, round(length * 60 * rate))
+        steps = max(2, round(length * 60 * rate))  # one of each stage
         curves.append({"steps": steps, **kept(out / f"curve-{length:g}", learn, settings | {"steps": steps})})
     return curves
 
@@ -169,7 +169,8 @@ def _print(result: dict[str, Any]) -> None:
     for row in result["speed"]:
         low, high = row["range"]
         speed = f"{row['steps_per_second']:6.2f} steps/s ({low:.2f}-{high:.2f}) x{row['ratio']:.2f}"
-        click.echo(f"{row['variant']:16} {speed}   threads: {row['threads']}")
+        steps = f"geometry {row['geometry']:.2f} s a step, texture {row['texture']:.2f} s"
+        click.echo(f"{row['variant']:16} {speed}   {steps}   threads: {row['threads']}")
     for curve in result["curves"]:
         last = curve["points"][-1]
         values = (f"{heading} {last['measures'][name]:.{digits}f}" for name, (heading, digits) in SHOWN.items())

@@ -16,7 +16,7 @@ class ModelConfig:
     size: side of the square RGB frames in and out, pixels; a multiple of 64. Heatmaps have half of it.
     width: multiplier of every hidden channel count; 1.0 gives 64-1024 channels.
     extractor_size: side of the frame the extractor looks at, pixels; a multiple of 32 that divides `size`,
-        64 or more. Its maps, and what the spatial transformer reads, have half of it.
+        64 or more. Its maps have half of it.
     """
 
     keypoints: int = 10

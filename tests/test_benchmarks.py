@@ -15,8 +15,9 @@ from click.testing import CliRunner, Result
 
 from jokr_rt.errors import JokrError, UsageError
 from jokr_rt.evaluation.bars import PUPPET_BARS
-from jokr_rt.training import step, train
+from jokr_rt.training import stage, train, views
 from jokr_rt.training.checkpoint import Checkpoint
+from jokr_rt.training.data import on_black
 from tests.process import ROOT
 from tests.tolerances import PROCESSES
 
@@ -109,7 +110,7 @@ def test_training_times_steps_and_draws_the_curve(training, tmp_path):
     assert bf16["ratio"] == bf16["steps_per_second"] / baseline["steps_per_second"]
     assert json.loads((tmp_path / "bf16-1" / "result.json").read_text())["settings"]["precision"] == "bf16"
     (curve,) = found["curves"]
-    assert curve["steps"] == curve["points"][-1]["step"] == max(1, round(0.006 * baseline["steps_per_second"]))
+    assert curve["steps"] == curve["points"][-1]["step"] == max(2, round(0.006 * baseline["steps_per_second"]))
     assert list(curve["points"][-1]["measures"]) == MEASURES
     assert curve["points"][-1]["minutes"] > 0
     assert (tmp_path / "training.png").read_bytes()[:4] == b"\x89PNG"
@@ -182,19 +183,24 @@ def test_it_runs_as_a_script(tmp_path):
 
 @pytest.fixture
 def train_variant(harness, ablations, tmp_path, monkeypatch) -> Callable[[str], train.Training]:
-    """Two steps of a variant, the first on black, the second with all losses; in this process."""
-    settings = TINY | {"steps": 2, "seed": 0}
+    """Two steps of a variant's geometry, the first on black, the second with all losses, and three of its texture, the
+    last with all losses; in this process."""
+    settings = TINY | {"steps": 5, "seed": 0}
     harness.write_puppets(tmp_path, settings)
 
     def run(name: str) -> train.Training:
         with monkeypatch.context() as constants:
-            constants.setattr(train, "RAMP", train.RAMP)
-            constants.setattr(step, "AVERAGE_DECAY", step.AVERAGE_DECAY)
+            constants.setattr(train, "BACKGROUNDS", train.BACKGROUNDS)
+            constants.setattr(stage, "AVERAGE_DECAY", stage.AVERAGE_DECAY)
+            constants.setattr(views.TextureLoader, "_views", views.TextureLoader._views)
             variant = ablations.VARIANTS[name]
             trained = harness.puppet_training(tmp_path / "run", settings | variant.settings)
             variant.change(trained)
-            for _ in range(trained.steps):
-                trained._advance()
+            for steps in (2, 3):
+                for _ in range(steps):
+                    trained._advance()
+                if trained.in_geometry:
+                    trained._begin_texture()
         return trained
 
     return run
@@ -204,7 +210,9 @@ def test_every_variant_is_another_training(train_variant, ablations):
     """A part that is off already, or a constant that moved, would make an ablation measure nothing."""
     digests = {}
     for name in ablations.VARIANTS:
-        weights = torch.cat([weight.flatten() for weight in train_variant(name).stepper.average.parameters()])
+        trained = train_variant(name)
+        learnt = [*trained.model.parameters(), *trained.stage.average.parameters()]
+        weights = torch.cat([weight.detach().flatten() for weight in learnt])
         digests[name] = hashlib.sha256(weights.numpy().tobytes()).hexdigest()
     for name, digest in digests.items():
         twins = [other for other, theirs in digests.items() if theirs == digest]
@@ -212,32 +220,37 @@ def test_every_variant_is_another_training(train_variant, ablations):
 
 
 def test_variants_are_what_they_say(train_variant):
-    unmoved = train_variant("no-stn").stepper.average
-    poses = torch.rand(3, 4, 2) * 2 - 1
+    unmoved = train_variant("no-stn").model
     for direction in ("a2b", "b2a"):
-        torch.testing.assert_close(unmoved.stn(direction).locate(poses), torch.eye(2, 3).expand(3, 2, 3))
-    raw = train_variant("no-averaged-weights").stepper
-    for averaged, weight in zip(raw.average.parameters(), raw.model.parameters(), strict=True):
+        torch.testing.assert_close(unmoved.stn(direction).theta.detach(), torch.eye(2, 3))
+    mirrored = train_variant("map-that-mirrors").model
+    for direction in ("a2b", "b2a"):
+        assert torch.linalg.det(mirrored.stn(direction).theta[:, :2]) < 0
+    raw = train_variant("no-averaged-weights").stage
+    for averaged, weight in zip(raw.average.parameters(), raw.learner.parameters(), strict=True):
         assert torch.equal(averaged, weight)
-    own = train_variant("no-cross-frame-appearance").loader
-    now, _, looks = own._pick(16, torch.Generator().manual_seed(0))
-    assert torch.equal(now, looks)
 
 
-@pytest.mark.parametrize("name", ["batches-in-line", "channels-last"])
+def test_looks_of_the_frame_itself_are_of_its_own_view(train_variant, ablations, monkeypatch):
+    loader = train_variant("full").loader
+    monkeypatch.setattr(views.TextureLoader, "_views", views.TextureLoader._views)
+    ablations.VARIANTS["no-cross-frame-appearance"].change(None)
+    batch = loader.make(0)
+    assert torch.equal(batch.looks, on_black(batch.targets))
+
+
 @pytest.mark.usefixtures("float64")
-def test_ways_to_be_faster_learn_the_same(training, harness, tmp_path, name):
+def test_batches_made_in_line_are_the_same(training, harness, tmp_path, monkeypatch):
     settings = TINY | {"steps": 2, "seed": 0}
     harness.write_puppets(tmp_path, settings)
-    losses: dict[str, list[dict[str, float]]] = {training.BASELINE: [], name: []}
+    losses: dict[str, list[dict[str, float]]] = {training.BASELINE: [], "batches-in-line": []}
+    for loader in (views.GeometryLoader, views.TextureLoader):
+        monkeypatch.setattr(loader, "batch", loader.batch)
     for variant, values in losses.items():
         trained = harness.puppet_training(tmp_path / variant, settings)
         training.VARIANTS[variant].change(trained)
-        trained.run(lambda step, steps, found, values=values: values.append(found))
-        has_thread = bool(trained.loader._maker._threads)
-        assert has_thread == (variant != "batches-in-line")
-        weight = trained.stepper.model.generator.head.weight
-        assert weight.is_contiguous(memory_format=torch.channels_last) == (variant == "channels-last")
+        trained.run(lambda step, steps, found, share, values=values: values.append(found))
+        assert bool(trained.loader._maker._threads) == (variant == training.BASELINE)
     for ours, theirs in zip(*losses.values(), strict=True):
         assert ours == pytest.approx(theirs, rel=PROCESSES, abs=PROCESSES)
 
@@ -289,8 +302,12 @@ def test_the_table_shows_means_over_seeds_and_differences_to_full(ablations):
 
 
 def test_speeds_are_medians_over_runs_against_the_first_variant(training):
-    runs = {name: [{"seconds": each, "threads": 1} for each in seconds] for name, seconds in
-            (("this-code", (0.5, 0.25, 1.0)), ("bf16", (0.2, 0.25, 0.1)))}  # fmt: skip
+    times = {"this-code": (0.5, 0.25, 1.0), "bf16": (0.2, 0.25, 0.1)}
+    runs = {
+        name: [{"seconds": each, "geometry": each / 2, "texture": 3 * each, "threads": 1} for each in seconds]
+        for name, seconds in times.items()
+    }
     first, second = training.speeds(runs)
     assert (first["steps_per_second"], first["range"], first["ratio"]) == (2.0, [1.0, 4.0], 1.0)
     assert (second["steps_per_second"], second["range"], second["ratio"]) == (5.0, [4.0, 10.0], 2.5)
+    assert (first["geometry"], first["texture"]) == (0.25, 1.5)

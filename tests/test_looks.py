@@ -159,6 +159,6 @@ def test_a_live_target_looks_as_in_its_picture(bundle: Bundle, picture: Path) ->
 
 def test_nothing_of_a_picture_is_kept_by_openvino(bundle: Bundle, picture: Path, model_cache: Path) -> None:
     dressed(bundle, picture)
-    assert sorted(path.name.partition("-")[0] for path in model_cache.iterdir()) == ["extract", "locate", "place"]
+    assert sorted(path.name.partition("-")[0] for path in model_cache.iterdir()) == ["extract", "place"]
     Retargeter(bundle, "a2b", load_engine("openvino", bundle, "fp32"))
     assert len(list(model_cache.glob("paint-*"))) == 1

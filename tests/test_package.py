@@ -88,7 +88,7 @@ def test_the_description_has_no_link_into_a_repository(package: Package) -> None
     assert re.findall(r"\]\(([^)]*)\)", text) == ["https://arxiv.org/abs/2106.09679"]
     assert "*Rows:" not in text
     assert "[puppets.toml]" not in text
-    assert "puppets.toml made the demo's model, cat-fox.toml is" in text
+    assert "puppets.toml for the demo's puppets, cat-fox.toml for" in text
 
 
 @pytest.mark.parametrize("extra", ["cpu", "live", "int8", "evaluate", "studio", "train"])

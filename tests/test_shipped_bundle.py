@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import onnx
 import pytest
 
 from export.truth import PuppetTruth
@@ -11,6 +12,7 @@ from jokr_rt.engines import load_engine
 from jokr_rt.evaluation.data import puppet_data
 from jokr_rt.evaluation.evaluate import evaluate
 from jokr_rt.evaluation.results import Evaluation
+from jokr_rt.parity import require_parity, verify_bundle
 
 SHIPPED = Path(__file__).parent.parent / "examples" / "puppets.jokr"
 SIDES = ("a2b", "b2a")
@@ -22,6 +24,15 @@ def found() -> Evaluation:
     return evaluate(
         bundle, load_engine("openvino", bundle, "fp32"), puppet_data(bundle.config.size), model_name="shipped"
     )
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_it_still_runs_though_its_map_is_of_a_network(engine):
+    """Bundles of before, whose map was read off each pose."""
+    bundle = open_bundle(SHIPPED)
+    weights = onnx.load(bundle.graph_path("stn-a2b")).graph.initializer
+    assert any(tensor.name.endswith("regressor.weight") for tensor in weights)
+    require_parity(verify_bundle(bundle, engine))
 
 
 def test_it_clears_all_bars_but_the_one_that_readme_names(found):

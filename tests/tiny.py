@@ -78,6 +78,7 @@ def _look_closely(model: Model, frames: NDArray[np.uint8]) -> None:
 
 def max_error(found: NDArray[Any], expected: torch.Tensor) -> float:
     """The largest absolute difference of two arrays of the same shape."""
+    expected = expected.detach()
     assert found.shape == tuple(expected.shape)
     return float(np.abs(found.astype(np.float64) - expected.numpy()).max())
 
