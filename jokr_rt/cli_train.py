@@ -74,7 +74,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     help="Share of the steps for pictures, the first, at half the size.  [default: 0.5 where the size allows it]",
 )
 @click.option(
-    "--batch", type=int, default=8, show_default=True, help="Frames of each video in a step, in all processes."
+    "--batch", type=int, default=6, show_default=True, help="Frames of each video in a step, in all processes."
 )
 @click.option(
     "--lr", type=float, default=5e-4, show_default=True, help="Learning rate; falls to 0 over each stage's second half."

@@ -27,7 +27,7 @@ class TrainOptions:
     steps: int = 6000
     geometry: float = 0.4
     coarse: float = 0.0
-    batch: int = 8
+    batch: int = 6
     lr: float = 5e-4
     seed: int = 0
     mirror: bool = False

@@ -11,7 +11,7 @@
     steps = 20000               # or minutes = 60.0
     geometry = 0.4              # share of the steps, the first ones, that learn keypoints and shapes
     coarse = 0.5                # share of the others at half the size, the first ones
-    batch = 8
+    batch = 6
     lr = 5e-4
     seed = 0
     mirror = false              # whether the creatures face opposite ways

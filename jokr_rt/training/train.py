@@ -31,7 +31,7 @@ CHECKPOINT = "checkpoint.safetensors"
 REFERENCES = 8  # frames of each video that a checkpoint carries for appearance and parity
 BACKGROUNDS = (0.1, 0.3)  # shares of the geometry's steps between which backgrounds come in
 MATCHING = 0.1  # share of the geometry's steps in which the other video comes in
-CRITIC = (0.3, 0.5)  # shares of the texture's steps between which the critic's word comes in
+CRITIC = (0.1, 0.3)  # shares of the texture's steps between which the critic's word comes in
 STATISTICS_BATCHES = 8
 STATISTICS_STEP = 2**40  # batches that no step sees
 
@@ -84,8 +84,10 @@ class Training:
 
     @property
     def lr(self) -> float:
-        """Learning rate of the next step: falls to 0 over the second half of each stage."""
-        return self.options.lr * min(1.0, 2 * (1 - self.stage_step / self.stage_steps))
+        """Learning rate of the next step: falls to 0 over the second half of a stage, of its part at full size."""
+        coarse = 0 if self.in_geometry else min(self.options.coarse_steps, self.stage_steps - 1)
+        share = (self.stage_step - coarse) / (self.stage_steps - coarse)
+        return self.options.lr * min(1.0, 2 * (1 - share))
 
     def _begin_geometry(self) -> None:
         options = self.options
