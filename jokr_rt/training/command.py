@@ -56,7 +56,7 @@ def train_clips(
     with exclusive(output) if distributed.is_leader() else nullcontext():
         if not resume and not overwrite and any((output / name).exists() for name in (CHECKPOINT, RESUME)):
             raise UsageError(f"{output}: holds a checkpoint; --resume goes on with it, --overwrite starts anew")
-        _open_once(sources, masks)
+        _refuse_early(sources, masks, wanted)
         if not distributed.is_leader():
             say = _keep_quiet
         team = f"{distributed.world_size()} processes, " if distributed.world_size() > 1 else ""
@@ -85,8 +85,9 @@ def train_clips(
     return checkpoint
 
 
-def _open_once(sources: tuple[Path, Path], masks: tuple[Path | None, Path | None]) -> None:
-    """Raises InputError for a clip or masks that are not there or cannot be read, before time is spent on measuring."""
+def _refuse_early(sources: tuple[Path, Path], masks: tuple[Path | None, Path | None], wanted: dict[str, Any]) -> None:
+    """Before time is spent on measuring: raises UsageError for options and InputError for clips that are no use."""
+    TrainOptions(**{"config": PRESETS["full"]} | {name: value for name, value in wanted.items() if value is not None})
     for source, mattes in zip(sources, masks, strict=True):
         open_video(source).close()
         if mattes is not None:
