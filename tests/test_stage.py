@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from jokr_rt.training.distributed import BatchNorm
+from jokr_rt.training.geometry import CLASSIFIER_RATE, MAP_RATE, GeometryStage
 from jokr_rt.training.losses import LossWeights
 from jokr_rt.training.stage import Stage, recompute_statistics, weighted
+from jokr_rt.training.texture import DISCRIMINATOR_RATE, GENERATOR_RATE
 from tests.tiny_stages import (
     RATE,
     changed,
@@ -64,11 +66,12 @@ def test_every_weight_learns_at_its_rate(stage):
         weight: group["lr"] for each in stage.optimizers.values() for group in each.param_groups
         for weight in group["params"]
     }  # fmt: skip
-    of_critic = 0.6 if stage.frozen.state_dict() == {} else 0.4
-    expected = dict.fromkeys(stage.critic.parameters(), of_critic) | {
-        weight: 4.0 if name.startswith("transformer") else 1.0
-        for name, weight in stage.learner.named_parameters() if weight.requires_grad
-    }  # fmt: skip
+    in_geometry = isinstance(stage, GeometryStage)
+    parts = {"transformer": MAP_RATE} if in_geometry else {"generator": GENERATOR_RATE, "looks": GENERATOR_RATE}
+    expected = dict.fromkeys(stage.critic.parameters(), CLASSIFIER_RATE if in_geometry else DISCRIMINATOR_RATE)
+    for name, weight in stage.learner.named_parameters():
+        if weight.requires_grad:
+            expected[weight] = parts.get(name.split(".")[0], 1.0)
     assert rates == {weight: pytest.approx(1e-4 * share) for weight, share in expected.items()}
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,14 +137,17 @@ def test_what_comes_late_comes_in_by_the_share_of_its_stage(clips, tmp_path, mon
         monkeypatch.setattr(stage, "step", note)
     trained(clips, tmp_path, replace(OPTIONS, steps=22, geometry=20 / 22))
     assert [stage for stage, _ in found] == [GeometryStage] * 20 + [TextureStage] * 2
-    assert [ramp for _, ramp in found] == pytest.approx([0, 0.5] + [1] * 18 + [0, 1])  # 0.05 / 0.1; 0.3 to 0.5
+    assert [ramp for _, ramp in found] == pytest.approx([0, 0.5] + [1] * 18 + [0, 1])  # 0.05 / 0.1
+
+
+def rates(folder: Path) -> list[float]:
+    return [json.loads(line)["lr"] for line in (folder / METRICS).read_text().splitlines()]
 
 
 def test_the_rate_falls_over_the_second_half_of_either_stage(clips, tmp_path):
     trained(clips, tmp_path, replace(OPTIONS, steps=12, geometry=1 / 3, lr=8e-4))
-    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
     geometry, texture = [8e-4] * 3 + [4e-4], [8e-4] * 5 + [6e-4, 4e-4, 2e-4]
-    assert [line["lr"] for line in lines] == pytest.approx(geometry + texture)
+    assert rates(tmp_path) == pytest.approx(geometry + texture)
 
 
 def test_the_share_of_the_time_is_by_what_a_step_of_each_stage_takes(clips, tmp_path):
@@ -157,18 +161,19 @@ def test_the_share_of_the_time_is_by_what_a_step_of_each_stage_takes(clips, tmp_
 def test_coarse_steps_draw_at_half_the_size_and_the_others_at_the_whole(tmp_path):
     clips = puppet_clips(tmp_path / "puppets", 128)
     config = ModelConfig(keypoints=4, size=128, width=1 / 16, extractor_size=64)
-    options = replace(OPTIONS, config=config, steps=4, geometry=0.25, coarse=0.7, sheet_every=1)
+    options = replace(OPTIONS, config=config, steps=7, geometry=1 / 7, coarse=1 / 3, lr=8e-4, sheet_every=1)
     training = Training(clips, options, tmp_path, CPU)
     drawn = []
     training.model.generator.register_forward_hook(
         lambda module, inputs, outputs: drawn.append(outputs[0].shape[-1]) if module.training else None
     )
     checkpoint = training.run(ignore)
-    assert drawn == [64, 64, 128]
-    for step, size in ((1, 128), (2, 64), (3, 128), (4, 128)):
+    assert drawn == [64, 64, 128, 128, 128, 128]
+    for step, size in ((1, 128), (2, 64), (3, 128), (7, 128)):
         with open_video(tmp_path / f"sheet-00000{step}.png") as sheet:
             assert next(iter(sheet)).rgb.shape == (8 * size, 6 * size, 3)
     assert checkpoint.model.config == config
+    assert rates(tmp_path) == pytest.approx([8e-4] * 6 + [4e-4])  # over the second half of the steps at the whole size
 
 
 def test_silhouettes_on_the_sheet_are_drawn_with_statistics_of_the_weights_as_they_are(clips, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from tests.tiny import creature_clips
 # Four steps of either stage.
 OPTIONS = TrainOptions(
     config=ModelConfig(keypoints=4, size=64, width=1 / 16, extractor_size=64),
-    steps=8, geometry=0.5, batch=2, save_every=2, weights=LossWeights(perceptual=0.0),
+    steps=8, geometry=0.5, batch=2, lr=5e-4, save_every=2, weights=LossWeights(perceptual=0.0),
 )  # fmt: skip
 
 

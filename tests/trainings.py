@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 # Three steps of geometry, then three of texture, saved within either stage and at the end.
 OPTIONS = TrainOptions(
     config=ModelConfig(keypoints=6, size=64, width=1 / 16, extractor_size=64),
-    steps=6, geometry=0.5, batch=2, seed=3, sheet_every=100, save_every=2,
+    steps=6, geometry=0.5, batch=2, lr=5e-4, seed=3, sheet_every=100, save_every=2,
 )  # fmt: skip
 
 
