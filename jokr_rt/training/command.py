@@ -60,7 +60,6 @@ def train_clips(
         if not distributed.is_leader():
             say = _keep_quiet
         team = f"{distributed.world_size()} processes, " if distributed.world_size() > 1 else ""
-        torch.set_flush_denormal(True)  # Gaussians' tails: arithmetic on them is slow on processors
         say(f"training on {where}, {team}{torch.get_num_threads()} threads")
         choice = None if resume else _choose(wanted, minutes, where, say)
         options = resumed_options(output, wanted) if choice is None else choice.options
