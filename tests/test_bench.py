@@ -228,5 +228,5 @@ def test_a_preset_is_made_once_for_the_same_code_and_versions(
         assert other.checkpoint != subject.checkpoint
         assert not subject.checkpoint.exists()
         assert len(steps.said) == 2
-        with pytest.raises(UsageError, match="unknown preset 'huge'; choose full or realtime or tiny"):
+        with pytest.raises(UsageError, match="unknown preset 'huge'; choose full or realtime or small or tiny"):
             presets.preset_subject("huge", processes, steps)

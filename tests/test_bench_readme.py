@@ -118,5 +118,5 @@ def test_make_bench_writes_results_plots_and_readme(
     refused = CliRunner().invoke(cpu.main, ["--only", "huge"])
     assert (refused.exit_code, refused.stderr) == (
         2,
-        "error: --only huge: there is no such; choose from demo, full, realtime\n",
+        "error: --only huge: there is no such; choose from demo, full, realtime, small\n",
     )

@@ -68,7 +68,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # bytes: six pict
 """
     done = jokr("train", *arguments, "--device", "cpu", prelude=small)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[1:] == [
+    assert done.stderr.splitlines()[-1:] == [
         f"jokr: error: {tmp_path}: no room for the decoded frames of {puppet / 'frames'}: File too large; "
         "set TMPDIR to a folder with more"
     ]
