@@ -85,8 +85,6 @@ def main(a: Path, b: Path, out: Path, minutes: float, steps: int | None, holdout
     first, second = (_held_out(domain.test) for domain in data.domains.values())
     save_sheet(out / "sheet.png", checkpoint.model, (first, second))
     clock.done("measuring")
-    bundle = export_bundle(run / CHECKPOINT, out / "model.jokr", precisions=[FP16], overwrite=True, progress=_say)
-    clock.done("export")
     figures = {
         "date": time.strftime("%Y-%m-%d"),
         "device": _about(device),
@@ -95,9 +93,11 @@ def main(a: Path, b: Path, out: Path, minutes: float, steps: int | None, holdout
         "seconds": clock.seconds,
         "steps_per_second": _speed(ends, checkpoint.recipe),
         "evaluation": found.to_json(),
-        "parity": [vars(figure) for figure in bundle.parity],
     }
-    write_json(out / "figures.json", figures)
+    write_json(out / "figures.json", figures)  # before the export, which refuses a model that fp16 is too little for
+    bundle = export_bundle(run / CHECKPOINT, out / "model.jokr", precisions=[FP16], overwrite=True, progress=_say)
+    clock.done("export")
+    write_json(out / "figures.json", figures | {"parity": [vars(figure) for figure in bundle.parity]})
     print_tables(*evaluation_tables(found))
     click.echo(f"{figures['device']['name']}, {checkpoint.recipe['precision']}, {checkpoint.step} steps; seconds: "
                + ", ".join(f"{part} {seconds:.0f}" for part, seconds in clock.seconds.items())

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from jokr_rt.config import ModelConfig
+from jokr_rt.training import train
 from jokr_rt.training.auto import measure_pace
 from jokr_rt.training.checkpoint import load_checkpoint
 from jokr_rt.training.losses import LossWeights
@@ -26,7 +27,7 @@ from tests.tiny import creature_clips
 
 DEVICE = torch.device("meta")
 OPTIONS = TrainOptions(
-    ModelConfig(4, 128, 1 / 16, 64), steps=4, geometry=0.5, coarse=0.5, batch=2, sheet_every=1, save_every=1,
+    ModelConfig(4, 128, 1 / 16, 64), steps=4, geometry=0.5, coarse=0.5, batch=2, sheet_every=100, save_every=100,
     precision="bf16", weights=LossWeights(temporal=1.0),
 )  # fmt: skip
 HEALTHY = [[1.0, 1.0]] * 4  # as a step's sights
@@ -69,6 +70,7 @@ def values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Tensor, "cpu", lambda tensor: torch.zeros_like(tensor, device="cpu") if tensor.is_meta else off_device(tensor)
     )
+    monkeypatch.setattr(train, "STATISTICS_BATCHES", 1)
     monkeypatch.setattr(_Loader, "batch", _Loader.make)  # in this thread, which is the one that is watched
 
 
@@ -80,13 +82,13 @@ def test_the_watch_refuses_what_a_gpu_refuses() -> None:
 
 
 def test_a_whole_run_keeps_to_its_device(tmp_path: Path) -> None:
-    """Both stages, with sheets and checkpoints in either."""
+    """Both stages, each with its sheet."""
     with OnePlace():
         training = Training(creature_clips(4, OPTIONS.config.size), OPTIONS, tmp_path, DEVICE)
         checkpoint = training.run(lambda *about: None)
     assert {tensor.device for tensor in checkpoint.model.state_dict().values()} == {DEVICE}
     assert load_checkpoint(tmp_path / CHECKPOINT).step == 4
-    assert len(list(tmp_path.glob("sheet-*.png"))) == 4
+    assert sorted(path.name for path in tmp_path.glob("sheet-*.png")) == ["sheet-000002.png", "sheet-000004.png"]
 
 
 @pytest.mark.filterwarnings("ignore:.*meta parameter in the current model:UserWarning")
