@@ -222,7 +222,7 @@ def test_bf16_losses_are_near_those_of_fp32(puppets):
         {name: value.item() for name, value in first_steps(puppets, precision).items() if name.startswith("loss")}
         for precision in ("fp32", "bf16")
     )
-    # A difference of mean distances that are nearly the same, each below 1: what is rounded is a distance.
+    # What is left of mean distances, which are of the order of 1, when others are taken away.
     assert coarse.pop("loss matching") == pytest.approx(exact.pop("loss matching"), abs=BF16)
     assert coarse == pytest.approx(exact, rel=BF16)
     for name in ("loss reconstruction", "loss adversarial", "loss sparsity"):
