@@ -11,11 +11,10 @@ import click
 from click.core import ParameterSource
 
 from jokr_rt.cli_options import TypedCommand, typed_command
-from jokr_rt.config import PRESETS, ModelConfig
+from jokr_rt.config import AUTO, PRESETS, ModelConfig
 from jokr_rt.errors import UsageError, missing_extra
 
 _PATH = click.Path(path_type=Path)
-AUTO = "auto"
 _MODEL = ["keypoints", "size", "extractor_size", "width"]
 
 

@@ -46,6 +46,11 @@ class ModelConfig:
         """Side of the extractor's keypoint maps, in cells."""
         return self.extractor_size // 2
 
+    @property
+    def can_be_halved(self) -> bool:
+        """Whether the model can be trained on frames of half the size, too."""
+        return (self.size // 2) % max(64, self.extractor_size) == 0
+
     def channels(self, full: int) -> int:
         """Hidden channels where the `full` preset has `full` of them."""
         return max(4, round(full * self.width))
@@ -67,6 +72,9 @@ class ModelConfig:
                 )
         return cls(**values)
 
+
+AUTO = "auto"
+"""In place of a preset's name: the one that suits the machine."""
 
 PRESETS = {
     "full": ModelConfig(keypoints=14, extractor_size=128),

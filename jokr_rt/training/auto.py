@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from jokr_rt.config import PRESETS, ModelConfig
+from jokr_rt.config import PRESETS
 from jokr_rt.errors import UsageError
 from jokr_rt.training import distributed
 from jokr_rt.training.data import Clip
@@ -70,10 +70,10 @@ def choose_options(given: dict[str, Any], minutes: float, device: torch.device) 
         given["precision"] = choose_precision(device)
     names = [""] if "config" in given else ["full"] if device.type == "cuda" else ["realtime", "small"]
     if given.get("coarse"):
-        names = [name for name in names if not name or _halves(PRESETS[name])]
+        names = [name for name in names if not name or PRESETS[name].can_be_halved]
     for name in names:
         config = given.get("config") or PRESETS[name]
-        options = TrainOptions(**{"coarse": COARSE * _halves(config)} | given | {"config": config})
+        options = TrainOptions(**{"coarse": COARSE * config.can_be_halved} | given | {"config": config})
         if options.steps < ASKED_STEPS:
             return Choice(options, name, None)
         pace = measure_pace(options, device)
@@ -84,11 +84,6 @@ def choose_options(given: dict[str, Any], minutes: float, device: torch.device) 
         if options.steps >= ENOUGH_STEPS:
             break
     return Choice(options, name, pace)
-
-
-def _halves(config: ModelConfig) -> bool:
-    """Whether steps at half the size are possible."""
-    return (config.size // 2) % max(64, config.extractor_size) == 0
 
 
 def measure_pace(options: TrainOptions, device: torch.device) -> Pace:

@@ -153,7 +153,7 @@ def background_gap(model: Model, clip: Clip) -> float:
     for batch in clip.frames.split(16):
         views = batch.to(device).float() / 255
         plain, masked = views[:, :3] * 2 - 1, on_black(views)
-        found, expected = (soft_argmax(model.extractor(frames)[0])[0] for frames in (plain, masked))
+        found, expected = (soft_argmax(model.extractor.find(frames))[0] for frames in (plain, masked))
         distances.append((found - expected).norm(dim=-1).mean(dim=1))
     return torch.cat(distances).mean().item()
 

@@ -2,9 +2,8 @@
 
 Islands: keypoint logits, softmax and expectation (a tenth of a logit's unit moves a keypoint), theta, all coordinates
 (a grid of 16 bits moves values by 4 percent), heatmaps until they are rendered, the means that looks are read off, the
-last tanh. Every change of dtype is
-a cast of its own, as TensorRT's strongly typed networks want it, and each stage's inputs and outputs stay as they are:
-stages of several precisions fit each other, and one set of parity samples.
+last tanh. Every change of dtype is a cast of its own, as TensorRT's strongly typed networks want it, and each stage's
+inputs and outputs stay as they are: stages of several precisions fit each other, and one set of parity samples.
 """
 
 import copy

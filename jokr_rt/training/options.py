@@ -53,7 +53,7 @@ class TrainOptions:
             )
         if not 0 <= self.coarse <= 1:
             raise UsageError(f"coarse must be between 0 and 1, not {self.coarse}")
-        if self.coarse and (self.config.size // 2) % max(64, self.config.extractor_size):
+        if self.coarse and not self.config.can_be_halved:
             raise UsageError(
                 f"coarse needs a size that can be halved, {2 * max(64, self.config.extractor_size)} or its multiple, "
                 f"not {self.config.size}"

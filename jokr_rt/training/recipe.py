@@ -33,7 +33,7 @@ from typing import Any, get_args, get_type_hints
 
 import tomli_w
 
-from jokr_rt.config import PRESETS, ModelConfig
+from jokr_rt.config import AUTO, PRESETS, ModelConfig
 from jokr_rt.errors import OutputError, UsageError
 from jokr_rt.training.losses import LossWeights
 from jokr_rt.training.options import TrainOptions
@@ -67,8 +67,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except ValueError as error:  # TOMLDecodeError, or not UTF-8
         raise UsageError(f"{path}: not a TOML file: {error}") from None
     recipe = _checked(path, "", values, recipe_keys())
-    if "preset" in recipe and recipe["preset"] not in ("auto", *PRESETS):
-        raise UsageError(f"{path}: preset must be auto, {' or '.join(PRESETS)}, not {recipe['preset']!r}")
+    if "preset" in recipe and recipe["preset"] not in (AUTO, *PRESETS):
+        raise UsageError(f"{path}: preset must be {AUTO}, {' or '.join(PRESETS)}, not {recipe['preset']!r}")
     if "weights" in recipe:
         recipe["weights"] = _checked(path, "weights.", recipe["weights"], get_type_hints(LossWeights))
     return recipe | {key: str(path.parent / recipe[key]) for key in CLIPS if key in recipe}

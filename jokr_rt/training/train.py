@@ -141,6 +141,7 @@ class Training:
         """
         leads = distributed.is_leader()
         with deferred_interrupt() as interrupt, MetricsLog(self.folder, self.step) if leads else nullcontext() as log:
+            model: Model | None = None  # as it is after the last step; none where there is no step left
             while self.step < self.steps:
                 lr, values = self.lr, self._advance()
                 if log is not None:
@@ -163,7 +164,7 @@ class Training:
                     self._begin_texture()
                 if stop:
                     raise KeyboardInterrupt(*([self._saved()] if self.saved_step else []))
-        return self.checkpoint()
+        return self.checkpoint(model)
 
     def _share_done(self) -> float:
         return self.pace.seconds(self.options, self.step) / self.pace.seconds(self.options)

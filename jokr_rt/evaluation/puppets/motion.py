@@ -19,8 +19,7 @@ class Motion:
     def walk(cls, frames: int, seed: int = 0, gait: float = 1.0) -> "Motion":
         """`frames` poses of four legs that speed up, look about and wag. gait: strides per 16 frames, about."""
         random = np.random.default_rng(seed)
-        speed = gait * (1 + 0.35 * _drift(random, frames))
-        phase = np.cumsum(2 * np.pi / 16 * speed) + random.uniform(0, 2 * np.pi)
+        phase = _phase(random, frames, gait, period=16)
         stride = 0.5 + 0.15 * _drift(random, frames)
         angles = {"body": 0.1 * np.sin(phase * 2) * 0.3 + 0.16 * _drift(random, frames)}
         for name, offset in (("near fore", 0.0), ("near hind", 0.55), ("far fore", 1.0), ("far hind", 1.55)):
@@ -37,8 +36,7 @@ class Motion:
     def stroll(cls, frames: int, seed: int = 0, gait: float = 1.0) -> "Motion":
         """`frames` poses of two legs and two arms that swing, with nods. gait: strides per 16 frames, about."""
         random = np.random.default_rng(seed)
-        speed = gait * (1 + 0.35 * _drift(random, frames))
-        phase = np.cumsum(2 * np.pi / 16 * speed) + random.uniform(0, 2 * np.pi)
+        phase = _phase(random, frames, gait, period=16)
         stride = 0.5 + 0.15 * _drift(random, frames)
         angles = {"trunk": 0.08 + 0.14 * _drift(random, frames) + 0.03 * np.sin(phase * 2)}
         for side, offset in (("near", 0.0), ("far", np.pi)):
@@ -57,8 +55,7 @@ class Motion:
     def sway(cls, frames: int, seed: int = 0, gait: float = 1.0) -> "Motion":
         """`frames` poses of a stem in gusts of wind, its leaves and its blossom. gait: gusts per 24 frames, about."""
         random = np.random.default_rng(seed)
-        speed = gait * (1 + 0.35 * _drift(random, frames))
-        phase = np.cumsum(2 * np.pi / 24 * speed) + random.uniform(0, 2 * np.pi)
+        phase = _phase(random, frames, gait, period=24)
         gust = 0.11 + 0.05 * _drift(random, frames)
         wind = 0.16 * _drift(random, frames)
         angles = {}
@@ -97,6 +94,12 @@ TEST = Walk(96, seed=2026, gait=0.85)
 """Held out: what a trained model is measured on."""
 PROBE = Walk(96, seed=7, gait=1.2)
 """Held out too: what fresh probes of a trained model, such as a domain classifier, are fitted on."""
+
+
+def _phase(random: np.random.Generator, frames: int, gait: float, period: int) -> Floats:
+    """Of a swing that is now faster, now slower: radians, `gait` turns in `period` frames, about."""
+    speed = gait * (1 + 0.35 * _drift(random, frames))
+    return np.asarray(np.cumsum(2 * np.pi / period * speed) + random.uniform(0, 2 * np.pi))
 
 
 def _drift(random: np.random.Generator, frames: int) -> Floats:
