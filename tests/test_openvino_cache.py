@@ -58,6 +58,18 @@ def test_another_graph_precision_or_mode_is_another_model(
     assert parts()["extract"] == 3
 
 
+def test_what_another_version_of_the_program_kept_is_not_used(
+    bundle: Bundle, model_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parts may have the same names and sources, and be cut elsewhere: such a "place" drew black pictures."""
+    before = drawn(bundle, load_engine("openvino", bundle))
+    names = {path.name for path in model_cache.iterdir()}
+    monkeypatch.setattr(openvino_cache, "PROGRAM", "another")
+    assert_near(drawn(bundle, load_engine("openvino", bundle)), before, 0, 0)
+    others = {path.name for path in model_cache.iterdir()} - names
+    assert [name.partition("-")[0] for name in sorted(others)] == ["extract", "paint", "place"]
+
+
 def damaged(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

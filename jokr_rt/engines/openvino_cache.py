@@ -15,13 +15,14 @@ from typing import Any
 import openvino as ov
 from platformdirs import user_cache_path
 
-from jokr_rt.engines import Monitor
+from jokr_rt.engines import Monitor, openvino_graphs
 from jokr_rt.engines.contract import failure
 from jokr_rt.engines.openvino_graphs import NAME, Part, core
 
-FORMAT_VERSION = 1
 LARGEST = 2 << 30  # bytes of all files; the ones that were not used for longest go first
 _DIGEST = hashlib.sha256().digest_size
+PROGRAM = hashlib.sha256(b"".join(Path(file).read_bytes() for file in (__file__, openvino_graphs.__file__))).hexdigest()
+"""The code that makes a part of its sources, and a file of it: what other code has kept may be another part's model."""
 _BUILDING = Lock()
 """Reading a graph calls back into Python for the operator of ours: one at a time, whatever OpenVINO holds meanwhile."""
 
@@ -55,7 +56,7 @@ def cache_folder() -> Path:
 def _key(part: Part, options: dict[str, Any]) -> str:
     capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     values = {
-        "format": FORMAT_VERSION,
+        "program": PROGRAM,
         "part": part.name,
         "sources": part.sources,
         "options": {name: str(value) for name, value in options.items()},
